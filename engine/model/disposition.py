@@ -1,0 +1,81 @@
+"""What became of an envelope, as values that cross from connections to the spooler.
+
+A `Disposition` ends one lease of one envelope. Its `outcome` either ends the envelope's life
+(delivered, bounced, ...), or sends it back to the schedule: `deferred` after a counted attempt,
+`returned` when nothing of it reached the wire (no attempt is counted), `ambiguous` when its final
+dot may have been accepted and we cannot know.
+"""
+
+from enum import Enum
+
+from msgspec import Struct
+
+from engine.model.reply import Verb
+
+
+class Outcome(Enum):
+    DELIVERED = "delivered"
+    DEFERRED = "deferred"
+    BOUNCED = "bounced"
+    EXPIRED = "expired"
+    SUPPRESSED = "suppressed"
+    CANCELLED = "cancelled"
+    RENDER_FAILED = "render_failed"
+    AMBIGUOUS = "ambiguous"
+    QUARANTINED = "quarantined"
+    RETURNED = "returned"
+
+    @property
+    def final(self) -> bool:
+        return self in FINAL
+
+
+FINAL = frozenset(
+    {
+        Outcome.DELIVERED,
+        Outcome.BOUNCED,
+        Outcome.EXPIRED,
+        Outcome.SUPPRESSED,
+        Outcome.CANCELLED,
+        Outcome.RENDER_FAILED,
+    }
+)
+
+
+class DelayReason(Enum):
+    """Why an envelope waits when we, not the peer, declined; shown to operators."""
+
+    NONE = ""
+    RETRY = "waits for its next attempt"
+    GREYLISTED = "greylisted, waits for its next attempt"
+    SITE_SUSPENDED = "the site is suspended"
+    SITE_LIMIT = "the site's connections are all in use"
+    RATE_LIMIT = "the site's rate is used up"
+    RESOLVING = "waits for DNS"
+    DNS_TROUBLE = "DNS did not answer"
+    SIGNING = "waits for a signature"
+    CONNECTION_LOST = "its connection was lost before it was sent"
+    ACTOR_RESTARTED = "the actor that held it was restarted"
+    STOPPING = "the engine is stopping"
+    AMBIGUOUS_RETRY = "ambiguous, waits for a retry with the same Message-ID"
+    AMBIGUOUS_HELD = "ambiguous, held"
+    QUARANTINED = "parked after killing its actor twice"
+    DISK = "the disk is nearly full"
+
+
+class Disposition(Struct, frozen=True, array_like=True, gc=False):
+    """The end of one lease of one envelope. `due` (wall seconds) is set for deferred and ambiguous."""
+
+    spool_id: int
+    attempt: int
+    outcome: Outcome
+    verb: Verb = Verb.IDLE
+    reply: str = ""  # raw reply or failure text, bounded, recipient replaced by <rcpt>
+    reason: DelayReason = DelayReason.NONE
+    rule: str = ""
+    due: float = 0.0
+    site: str = ""
+    source: str = ""
+    mx_host: str = ""
+    tls: str = ""
+    seconds: float = 0.0  # from hand-over to reply

@@ -1,0 +1,1 @@
+"""Everything that knows mail: composition, protocol, policy, queues, spool, network."""
