@@ -1,0 +1,255 @@
+"""Secrets: how they are made, read, derived and destroyed.
+
+Three kinds live here. The *master key* of a node is a file; token keys are derived from it (HKDF,
+one per key id and kind), so that a role can be given only the kinds it needs. *DKIM keys* are PEM
+files that only signer processes open. *Row keys* seal recipients' rows at rest: each campaign has a
+random key, stored next to its data only wrapped by the day's epoch key; epoch keys live in one
+small file, and destroying them means rewriting that file (records deleted from LMDB stay readable
+in freed pages). A key file that others may read is refused with the cure. Raises KeyringError.
+"""
+
+import base64
+import json
+import os
+import re
+import secrets
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from engine.model.content import DkimAlgorithm
+
+MASTER_KEY_OCTETS = 32
+ROW_KEY_OCTETS = 32
+RSA_BITS = 2048  # RFC 8301 3.2: signers use at least 2048
+RSA_BITS_MIN = 1024
+KEY_FILE_OCTETS_MAX = 64 * 1024  # a key file is small; anything larger is a mistake
+TOKEN_KINDS = "bucsrf"  # noqa: S105 - letters, no secret; architecture 8: bounce, unsubscribe, click, personal, reply, feedback
+
+
+class KeyringError(Exception):
+    """A key cannot be used; the message names the file and the cure."""
+
+
+# --- files -----------------------------------------------------------------------------------------
+
+
+def read_secret(path: Path) -> bytes:
+    """The file's octets. Refuses a file that its group or others may read or write."""
+    try:
+        mode = path.stat().st_mode
+        if mode & 0o077:
+            raise KeyringError(f"{path}: others may read this key (mode {mode & 0o777:o}); chmod 600 {path}")
+        with path.open("rb") as file:
+            data = file.read(KEY_FILE_OCTETS_MAX + 1)
+    except OSError as error:
+        raise KeyringError(f"{path}: cannot read the key: {error.strerror}") from error
+    if len(data) > KEY_FILE_OCTETS_MAX:
+        raise KeyringError(f"{path}: larger than {KEY_FILE_OCTETS_MAX} octets, not a key file")
+    return data
+
+
+def write_secret(path: Path, data: bytes, *, replace: bool = False) -> None:
+    """Write durably with mode 0600. Without `replace` an existing file is refused."""
+    if path.exists() and not replace:
+        raise KeyringError(f"{path}: exists already; keys are never overwritten")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise KeyringError(f"{path}: cannot write the key: {error.strerror}") from error
+
+
+# --- master key and what is derived from it -----------------------------------------------------------
+
+
+def create_master_key(path: Path) -> None:
+    """A fresh master key, hex in one line, mode 0600. Refuses to overwrite."""
+    write_secret(path, secrets.token_hex(MASTER_KEY_OCTETS).encode() + b"\n")
+
+
+def load_master_key(path: Path) -> bytes:
+    """The 32 octets of a master key file."""
+    text = read_secret(path).strip()
+    if not re.fullmatch(rb"[0-9a-fA-F]{64}", text):
+        raise KeyringError(f"{path}: not a master key (64 hexadecimal digits); make one with `emass init`")
+    return bytes.fromhex(text.decode())
+
+
+def derive_token_key(master: bytes, key_id: int, kind: str) -> bytes:
+    """The 32-octet MAC key of one token kind (HKDF-SHA-256, RFC 5869). `key_id` is 0 to 15."""
+    assert kind in TOKEN_KINDS
+    assert len(kind) == 1
+    assert 0 <= key_id <= 15
+    info = f"emass token v1 {kind} {key_id}".encode()
+    return HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=info).derive(master)
+
+
+# --- DKIM ---------------------------------------------------------------------------------------------
+
+
+class DkimKey:
+    """A private key that signs header digests; made and used in signer processes only."""
+
+    def __init__(self, key: rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey) -> None:
+        self._key = key
+
+    @property
+    def algorithm(self) -> DkimAlgorithm:
+        if isinstance(self._key, rsa.RSAPrivateKey):
+            return DkimAlgorithm.RSA_SHA256
+        return DkimAlgorithm.ED25519_SHA256
+
+    def sign(self, digest: bytes) -> bytes:
+        """Sign a 32-octet SHA-256 digest: PKCS#1 v1.5 (RFC 6376 3.3.3) or PureEdDSA over it (RFC 8463 3)."""
+        assert len(digest) == 32
+        if isinstance(self._key, rsa.RSAPrivateKey):
+            return self._key.sign(digest, padding.PKCS1v15(), Prehashed(hashes.SHA256()))
+        return self._key.sign(digest)
+
+    def verify(self, digest: bytes, signature: bytes) -> None:
+        """Raise cryptography's InvalidSignature unless `signature` is ours: a signer's self-test."""
+        public = self._key.public_key()
+        if isinstance(public, rsa.RSAPublicKey):
+            public.verify(signature, digest, padding.PKCS1v15(), Prehashed(hashes.SHA256()))
+        else:
+            public.verify(signature, digest)
+
+    def record(self) -> str:
+        """The value of the TXT record to publish at <selector>._domainkey.<domain>."""
+        public = self._key.public_key()
+        if isinstance(public, rsa.RSAPublicKey):
+            der = public.public_bytes(
+                serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+            )
+            return f"v=DKIM1; k=rsa; p={base64.b64encode(der).decode()}"
+        raw = public.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+        return f"v=DKIM1; k=ed25519; p={base64.b64encode(raw).decode()}"
+
+
+def create_dkim_key(path: Path, algorithm: str = "rsa-sha256") -> str:
+    """Write a fresh PKCS#8 PEM key with mode 0600 and return its TXT record. Refuses to overwrite."""
+    key: rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
+    if DkimAlgorithm(algorithm) is DkimAlgorithm.RSA_SHA256:
+        key = rsa.generate_private_key(public_exponent=65537, key_size=RSA_BITS)
+    else:
+        key = ed25519.Ed25519PrivateKey.generate()
+    pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    write_secret(path, pem)
+    return DkimKey(key).record()
+
+
+def load_dkim_key(path: Path) -> DkimKey:
+    """Read a PEM private key (PKCS#1 or PKCS#8; RSA of at least 1024 bits, or Ed25519)."""
+    data = read_secret(path)
+    try:
+        key = serialization.load_pem_private_key(data, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise KeyringError(f"{path}: not an unencrypted PEM private key") from error
+    if isinstance(key, rsa.RSAPrivateKey):
+        if key.key_size < RSA_BITS_MIN:
+            raise KeyringError(f"{path}: RSA key of {key.key_size} bits; use {RSA_BITS} (RFC 8301)")
+        return DkimKey(key)
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        return DkimKey(key)
+    raise KeyringError(f"{path}: DKIM signs with RSA or Ed25519 keys only")
+
+
+# --- row keys ---------------------------------------------------------------------------------------------
+
+
+class RowSealer:
+    """Seals rows of one campaign (AES-256-GCM). A nonce is the incarnation's salt and the row's id."""
+
+    __slots__ = ("_cipher",)
+
+    def __init__(self, key: bytes) -> None:
+        self._cipher = AESGCM(key)
+
+    def seal(self, nonce: bytes, row: bytes) -> bytes:
+        """`nonce` is 12 octets and never repeats under this key."""
+        return self._cipher.encrypt(nonce, row, None)
+
+    def open(self, nonce: bytes, sealed: bytes) -> bytes:
+        """Raises KeyringError when the octets are not what was sealed."""
+        try:
+            return self._cipher.decrypt(nonce, sealed, None)
+        except InvalidTag as error:
+            raise KeyringError("a sealed row does not open: wrong key or damaged record") from error
+
+
+class RowKeyring:
+    """The epoch keys (one a day) in one file, encrypted under a key derived from the master key."""
+
+    def __init__(self, path: Path, master: bytes) -> None:
+        self._path = path
+        info = b"emass row keyring v1"
+        derived = HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=info).derive(master)
+        self._cipher = AESGCM(derived)
+        self._keys: dict[int, bytes] = {}
+        if path.exists():
+            self._keys = self._load()
+
+    def create_campaign_key(self, day: int) -> bytes:
+        """A fresh campaign key, wrapped by the epoch key of `day` (days since 1970) for storing."""
+        if day not in self._keys:
+            self._keys[day] = secrets.token_bytes(ROW_KEY_OCTETS)
+            self._save()
+        nonce = secrets.token_bytes(12)
+        head = day.to_bytes(4, "big")
+        wrapped = AESGCM(self._keys[day]).encrypt(nonce, secrets.token_bytes(ROW_KEY_OCTETS), head)
+        return head + nonce + wrapped
+
+    def sealer(self, wrapped: bytes) -> RowSealer:
+        """Unwrap a campaign key. Raises KeyringError when its epoch key was destroyed."""
+        day = int.from_bytes(wrapped[:4], "big")
+        if day not in self._keys:
+            raise KeyringError(f"{self._path}: the row key of day {day} was destroyed or is of another node")
+        try:
+            key = AESGCM(self._keys[day]).decrypt(wrapped[4:16], wrapped[16:], wrapped[:4])
+        except InvalidTag as error:
+            raise KeyringError(f"{self._path}: a campaign key does not unwrap: damaged file") from error
+        return RowSealer(key)
+
+    def destroy_before(self, day: int) -> int:
+        """Forget all epoch keys older than `day` and rewrite the file; returns how many."""
+        old = [epoch for epoch in self._keys if epoch < day]
+        for epoch in old:
+            del self._keys[epoch]
+        if old:
+            self._save()
+        return len(old)
+
+    def _save(self) -> None:
+        plain = json.dumps({str(day): key.hex() for day, key in sorted(self._keys.items())}).encode()
+        nonce = secrets.token_bytes(12)
+        write_secret(self._path, nonce + self._cipher.encrypt(nonce, plain, None), replace=True)
+
+    def _load(self) -> dict[int, bytes]:
+        data = read_secret(self._path)
+        try:
+            plain = self._cipher.decrypt(data[:12], data[12:], None)
+            stored = json.loads(plain)
+            return {int(day): bytes.fromhex(key) for day, key in stored.items()}
+        except (InvalidTag, ValueError) as error:
+            raise KeyringError(
+                f"{self._path}: does not open with this master key; put back the key file it was made with"
+            ) from error

@@ -1,0 +1,221 @@
+"""One LMDB environment: a folder with a fixed sparse map, a version stamp and one writing process.
+
+Decides how environments are opened, and by whom: never with a flag that weakens a commit (NOSYNC,
+NOMETASYNC, MAPASYNC, WRITEMAP), never on a network file system, never resized while open. The
+writing process holds `writer.lock`; readers of other processes open with `readonly=True`. A
+version stamp is written at birth; an older one is migrated step by step, a newer one refused.
+Touches: one folder. Raises StorageError (with the folder and the cure), StorageFull when the map
+or the disk has no room.
+"""
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lmdb
+
+MAP_OCTETS = 64 * 1024**3  # sparse: costs address space, not disk
+DATABASES_MAX = 32
+READERS_MAX = 126  # LMDB's default
+NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs"})
+
+_META = b"meta"
+_VERSION = b"version"
+_KIND = b"kind"
+
+Transaction = Any  # lmdb ships no types for its transactions
+Migration = Callable[["Environment", Transaction], None]
+
+
+class StorageError(Exception):
+    """The store cannot be used; the message names the folder and the cure."""
+
+
+class StorageFull(StorageError):
+    """The disk or the map has no room for this commit; nothing of it was kept."""
+
+
+class Environment:
+    """An open environment. `kind` and `version` are stamped into it; `migrations[n]` lifts n to n + 1."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        kind: str,
+        version: int,
+        databases: tuple[str, ...],
+        migrations: Mapping[int, Migration] | None = None,
+        map_octets: int = MAP_OCTETS,
+        readonly: bool = False,
+    ) -> None:
+        self.path = path
+        self.kind = kind
+        self._lock: int | None = None
+        self._closed = False
+        self._refuse_network_file_system()
+        if not readonly:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = self._take_writer_lock()
+        try:
+            self._env = lmdb.open(
+                str(path),
+                map_size=map_octets,
+                max_dbs=DATABASES_MAX,
+                max_readers=READERS_MAX,
+                readonly=readonly,
+                create=not readonly,
+                mode=0o600,
+                subdir=True,
+                max_spare_txns=4,
+            )
+            self._env.reader_check()
+            self._meta = self._env.open_db(_META, create=not readonly)
+            self._check_stamp(version, migrations or {}, readonly)
+            self.databases = {
+                name: self._env.open_db(name.encode(), create=not readonly) for name in databases
+            }
+        except lmdb.Error as error:
+            self._release_writer_lock()
+            raise StorageError(f"{path}: cannot open the {kind} store: {error}") from error
+        except BaseException:
+            self._release_writer_lock()
+            raise
+
+    def __repr__(self) -> str:
+        return f"<Environment {self.kind} {self.path}{' closed' if self._closed else ''}>"
+
+    def begin(self, *, write: bool = False) -> Transaction:
+        """A transaction; the caller ends it. Write transactions belong to the committer."""
+        return self._env.begin(write=write, buffers=False)
+
+    @contextmanager
+    def read(self) -> Iterator[Transaction]:
+        """A short read transaction. Never hold it over an await: it pins old pages."""
+        with self._env.begin(buffers=False) as transaction:
+            yield transaction
+
+    @contextmanager
+    def write(self) -> Iterator[Transaction]:
+        """A synced write transaction in this thread: for opening and repair, not for running."""
+        with renamed_errors(self.path), self._env.begin(write=True) as transaction:
+            yield transaction
+
+    def get_meta(self, transaction: Transaction, key: bytes) -> bytes | None:
+        value = transaction.get(key, db=self._meta)
+        return None if value is None else bytes(value)
+
+    def put_meta(self, transaction: Transaction, key: bytes, value: bytes) -> None:
+        transaction.put(key, value, db=self._meta)
+
+    def check_readers(self) -> int:
+        """Free the slots of dead reading processes; returns how many. Called at start and each minute."""
+        return int(self._env.reader_check())
+
+    def last_transaction(self) -> int:
+        """The id of the last commit: what readers of other processes poll."""
+        return int(self._env.info()["last_txnid"])
+
+    def used_octets(self) -> int:
+        """Octets of the map in use, an upper bound (freed pages count)."""
+        return (int(self._env.info()["last_pgno"]) + 1) * int(self._env.stat()["psize"])
+
+    def map_octets(self) -> int:
+        return int(self._env.info()["map_size"])
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._env.close()
+            self._release_writer_lock()
+
+    def _check_stamp(self, version: int, migrations: Mapping[int, Migration], readonly: bool) -> None:
+        with self._env.begin() as transaction:
+            stamped = transaction.get(_VERSION, db=self._meta)
+            kind = transaction.get(_KIND, db=self._meta)
+        if stamped is None:
+            if readonly:
+                raise StorageError(f"{self.path}: the {self.kind} store is not set up yet")
+            with self.write() as transaction:
+                self.put_meta(transaction, _VERSION, str(version).encode())
+                self.put_meta(transaction, _KIND, self.kind.encode())
+            return
+        if kind != self.kind.encode():
+            raise StorageError(f"{self.path}: holds a {kind!r} store, not a {self.kind} store")
+        found = int(stamped)
+        if found > version:
+            raise StorageError(
+                f"{self.path}: the {self.kind} store has version {found}, this program knows {version}; "
+                "use the newer program or another data folder"
+            )
+        if found < version and readonly:
+            raise StorageError(
+                f"{self.path}: the {self.kind} store has the older version {found}; start the engine once"
+            )
+        for step in range(found, version):
+            if step not in migrations:
+                raise StorageError(
+                    f"{self.path}: the {self.kind} store has version {found}, which cannot be migrated to "
+                    f"{version}; finish its queue with the program that wrote it"
+                )
+            with self.write() as transaction:
+                migrations[step](self, transaction)
+                self.put_meta(transaction, _VERSION, str(step + 1).encode())
+
+    def _take_writer_lock(self) -> int:
+        lock = os.open(self.path / "writer.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(lock)
+            raise StorageError(
+                f"{self.path}: another process is writing here; stop it or use another data folder"
+            ) from error
+        return lock
+
+    def _release_writer_lock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _refuse_network_file_system(self) -> None:
+        kind = file_system_kind(self.path)
+        if kind in NETWORK_FILE_SYSTEMS:
+            raise StorageError(f"{self.path}: is on {kind}; LMDB needs a local disk")
+
+
+def file_system_kind(path: Path) -> str:
+    """The type of the file system that holds `path` (or its nearest existing parent), as mount(8) says."""
+    target = path.absolute()
+    while not target.exists():
+        target = target.parent
+    target = target.resolve()
+    best, kind = -1, "unknown"
+    try:
+        mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return kind
+    for line in mounts.splitlines():
+        fields = line.split(" ")
+        if len(fields) < 3:
+            continue
+        mount = Path(fields[1].replace("\\040", " "))
+        if len(mount.parts) > best and (mount == target or mount in target.parents):
+            best, kind = len(mount.parts), fields[2]
+    return kind
+
+
+@contextmanager
+def renamed_errors(path: Path) -> Iterator[None]:
+    """Turn lmdb's errors into ours."""
+    try:
+        yield
+    except (lmdb.MapFullError, lmdb.DiskError) as error:
+        raise StorageFull(f"{path}: no room: {error}") from error
+    except lmdb.Error as error:
+        if "No space left" in str(error):
+            raise StorageFull(f"{path}: no room: {error}") from error
+        raise StorageError(f"{path}: {error}") from error
