@@ -184,14 +184,14 @@ class RowSealer:
     def __init__(self, key: bytes) -> None:
         self._cipher = AESGCM(key)
 
-    def seal(self, nonce: bytes, row: bytes) -> bytes:
-        """`nonce` is 12 octets and never repeats under this key."""
-        return self._cipher.encrypt(nonce, row, None)
+    def seal(self, nonce: bytes, row: bytes, bound: bytes | None = None) -> bytes:
+        """`nonce` is 12 octets and never repeats under this key; `bound` stays plain but cannot change."""
+        return self._cipher.encrypt(nonce, row, bound)
 
-    def open(self, nonce: bytes, sealed: bytes) -> bytes:
-        """Raises KeyringError when the octets are not what was sealed."""
+    def open(self, nonce: bytes, sealed: bytes, bound: bytes | None = None) -> bytes:
+        """Raises KeyringError when the octets, or those bound to them, are not what was sealed."""
         try:
-            return self._cipher.decrypt(nonce, sealed, None)
+            return self._cipher.decrypt(nonce, sealed, bound)
         except InvalidTag as error:
             raise KeyringError("a sealed row does not open: wrong key or damaged record") from error
 

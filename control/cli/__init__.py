@@ -1,0 +1,1 @@
+"""The command line: `emass ...`, one file per command group, loaded when it is called."""

@@ -1,0 +1,1 @@
+"""The engine's actors, one a file. Their words are in `messages`; who starts whom is in `engine.tree`."""

@@ -79,3 +79,4 @@ class Disposition(Struct, frozen=True, array_like=True, gc=False):
     mx_host: str = ""
     tls: str = ""
     seconds: float = 0.0  # from hand-over to reply
+    crashed: bool = False  # the actor that held it died while working on it

@@ -25,10 +25,9 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any, Generic, TypeVar, cast
 
-import lmdb
 import trio
 
-from engine.storage.environment import Environment, StorageError, Transaction, renamed_errors
+from engine.storage.environment import Environment, StorageError, StorageFull, Transaction, renamed_errors
 
 GROUP_SECONDS = 0.010  # one commit costs 0.3 ms of CPU: 3 % at this pace, and a lease waits <= 2 groups
 SWITCH_SECONDS = 0.0005  # the thread must get the GIL back quickly after its fsync
@@ -127,7 +126,7 @@ class Committer:
         self._returned = trio.Event()
         self._closing = False
         self._failures = 0
-        self._to_thread: queue.SimpleQueue[Transaction | None] = queue.SimpleQueue()
+        self._to_thread: queue.SimpleQueue[Transaction | _Abort | None] = queue.SimpleQueue()
         self._from_thread: queue.SimpleQueue[tuple[Transaction | None, BaseException | None, float]] = (
             queue.SimpleQueue()
         )
@@ -197,8 +196,10 @@ class Committer:
                 # Begun by the thread, so the thread must end it too (the writer mutex is its own).
                 self._to_thread.put(None)
             thread.join()
+            if self.failed is None:
+                self.failed = StorageError(f"{self.environment.path}: the store is closed")
             for _, pending in self._drain():
-                pending.fail(StorageError(f"{self.environment.path}: the store is closed"))
+                pending.fail(self.failed)
 
     async def _commit_group(self, transaction: Transaction | None) -> Transaction | None:
         group = self._drain()
@@ -206,28 +207,36 @@ class Committer:
             for _, pending in group:
                 pending.fail(self.failed or StorageError(f"{self.environment.path}: the store is closed"))
             return None
-        applied, transaction = self._apply(group, transaction)
+        applied, applied_in = self._apply(group, transaction)
+        if applied_in is None:
+            for _, pending in group:
+                pending.fail(self.failed or StorageError(f"{self.environment.path}: the store is closed"))
+            return None
         self._returned = trio.Event()
-        self._to_thread.put(transaction)
+        self._to_thread.put(applied_in)
         await self._returned.wait()
-        transaction, error, seconds = self._take_back()
+        following, error, seconds = self._take_back()
         self._count(len(applied), seconds)
         if error is None:
             self._failures = 0
             for pending, value in applied:
                 pending.resolve(value)
-            return transaction
-        self._failures += 1
-        if transaction is None or self._failures >= COMMIT_FAILURES_MAX:
+            return following
+        if not isinstance(error, StorageFull):  # a full disk may get room again; nothing was kept
+            self._failures += 1
+        if self.failed is None and self._failures >= COMMIT_FAILURES_MAX:
             self.failed = StorageError(f"{self.environment.path}: commits fail, the store gives up: {error}")
         for pending, _ in applied:
             pending.fail(error)
-        return transaction
+        return following
 
     def _apply(
         self, group: list[tuple[Operation[Any], Pending[Any]]], transaction: Transaction
-    ) -> tuple[list[tuple[Pending[Any], Any]], Transaction]:
-        """Run a group's operations; one that raises is left out and the rest starts again."""
+    ) -> tuple[list[tuple[Pending[Any], Any]], Transaction | None]:
+        """Run a group's operations; one that raises is left out and the rest starts again.
+
+        Returns what was applied and the transaction to commit, None when no new one can be begun.
+        """
         while True:
             applied: list[tuple[Pending[Any], Any]] = []
             for index, (operation, pending) in enumerate(group):
@@ -235,26 +244,25 @@ class Committer:
                     with renamed_errors(self.environment.path):
                         applied.append((pending, operation(transaction)))
                 except Exception as error:
-                    pending.fail(error)
                     del group[index]
-                    transaction = self._begin_again(transaction)
+                    pending.fail(error)
                     break
             else:
                 return applied, transaction
+            transaction = self._begin_again(transaction)
+            if transaction is None:
+                return [], None
 
     def _ring(self) -> None:
         self._returned.set()
 
-    def _begin_again(self, transaction: Transaction) -> Transaction:
+    def _begin_again(self, transaction: Transaction) -> Transaction | None:
         """Drop a spoilt transaction; the thread aborts it, since it began it."""
         self._to_thread.put(_Abort(transaction))
-        fresh, error, _ = self._from_thread.get()  # an abort touches no disk: microseconds
-        if fresh is None:
-            raise StorageError(f"{self.environment.path}: cannot begin a transaction: {error}")
-        return fresh
+        return self._take_back()[0]  # an abort touches no disk: the loop waits microseconds
 
     def _take_back(self) -> tuple[Transaction | None, BaseException | None, float]:
-        transaction, error, seconds = self._from_thread.get_nowait()
+        transaction, error, seconds = self._from_thread.get()
         if transaction is None and self.failed is None:
             self.failed = StorageError(f"{self.environment.path}: cannot begin a transaction: {error}")
         return transaction, error, seconds
@@ -282,13 +290,15 @@ class Committer:
             if isinstance(order, _Abort):
                 order.transaction.abort()
                 transaction = self._begin(None, 0.0)
+                if transaction is None:
+                    return
                 continue
             started = time.perf_counter()
             error: BaseException | None = None
             try:
                 with renamed_errors(self.environment.path):
                     order.commit()
-            except StorageError as failure:
+            except Exception as failure:  # whatever it is, the loop waits for an answer
                 error = failure
             if self._extra_sync_seconds:
                 time.sleep(self._extra_sync_seconds)
@@ -301,8 +311,8 @@ class Committer:
         transaction: Transaction | None = None
         try:
             transaction = self.environment.begin(write=True)
-        except lmdb.Error as failure:
-            error = failure
+        except Exception as failure:
+            error = error or failure
         self._from_thread.put((transaction, error, seconds))
         return transaction
 

@@ -8,6 +8,7 @@ Touches: one folder. Raises StorageError (with the folder and the cure), Storage
 or the disk has no room.
 """
 
+import errno
 import fcntl
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +22,9 @@ MAP_OCTETS = 64 * 1024**3  # sparse: costs address space, not disk
 DATABASES_MAX = 32
 READERS_MAX = 126  # LMDB's default
 NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs"})
+
+FULL_OCTETS = 1024**2  # a commit of a full group writes about this much: with less free, EIO means "full"
+FULL_TEXTS = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 _META = b"meta"
 _VERSION = b"version"
@@ -55,10 +59,10 @@ class Environment:
         self.path = path
         self.kind = kind
         self._lock: int | None = None
+        self._env: Any = None
         self._closed = False
         self._refuse_network_file_system()
         if not readonly:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = self._take_writer_lock()
         try:
             self._env = lmdb.open(
@@ -79,10 +83,12 @@ class Environment:
                 name: self._env.open_db(name.encode(), create=not readonly) for name in databases
             }
         except lmdb.Error as error:
-            self._release_writer_lock()
+            self.close()
+            if is_full(path, error):
+                raise StorageFull(f"{path}: no room to open the {kind} store: {error}") from error
             raise StorageError(f"{path}: cannot open the {kind} store: {error}") from error
         except BaseException:
-            self._release_writer_lock()
+            self.close()
             raise
 
     def __repr__(self) -> str:
@@ -129,7 +135,8 @@ class Environment:
     def close(self) -> None:
         if not self._closed:
             self._closed = True
-            self._env.close()
+            if self._env is not None:
+                self._env.close()
             self._release_writer_lock()
 
     def _check_stamp(self, version: int, migrations: Mapping[int, Migration], readonly: bool) -> None:
@@ -145,6 +152,8 @@ class Environment:
             return
         if kind != self.kind.encode():
             raise StorageError(f"{self.path}: holds a {kind!r} store, not a {self.kind} store")
+        if not stamped.isdigit():
+            raise StorageError(f"{self.path}: the version stamp of the {self.kind} store is damaged")
         found = int(stamped)
         if found > version:
             raise StorageError(
@@ -166,7 +175,11 @@ class Environment:
                 self.put_meta(transaction, _VERSION, str(step + 1).encode())
 
     def _take_writer_lock(self) -> int:
-        lock = os.open(self.path / "writer.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = os.open(self.path / "writer.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StorageError(f"{self.path}: cannot write here: {error.strerror}") from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -213,9 +226,27 @@ def renamed_errors(path: Path) -> Iterator[None]:
     """Turn lmdb's errors into ours."""
     try:
         yield
-    except (lmdb.MapFullError, lmdb.DiskError) as error:
-        raise StorageFull(f"{path}: no room: {error}") from error
     except lmdb.Error as error:
-        if "No space left" in str(error):
+        if is_full(path, error):
             raise StorageFull(f"{path}: no room: {error}") from error
         raise StorageError(f"{path}: {error}") from error
+
+
+def is_full(path: Path, error: lmdb.Error) -> bool:
+    """Whether the map, the disk, a quota or a file size limit has no room.
+
+    LMDB says EIO when the kernel took only a part of a write, which is what a disk does that fills up
+    in the middle of it; then the room that is left tells.
+    """
+    if isinstance(error, (lmdb.MapFullError, lmdb.DiskError)):
+        return True
+    text = str(error)
+    if any(reason in text for reason in FULL_TEXTS):
+        return True
+    if os.strerror(errno.EIO) not in text:
+        return False
+    try:
+        disk = os.statvfs(path)
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize < FULL_OCTETS

@@ -1,0 +1,1 @@
+"""Decisions as plain functions: limits, rates, retries, verdicts. No clock, no socket."""

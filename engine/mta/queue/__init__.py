@@ -1,0 +1,1 @@
+"""In-memory queues: pure structures without a clock."""

@@ -1,0 +1,1 @@
+"""The durable queue: a contract (`api`), the LMDB spool and its in-memory twin."""

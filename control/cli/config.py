@@ -1,0 +1,91 @@
+"""`emass config check` and `emass config show`: is the file right, and what is in force?
+
+`check` loads the file as every command does and says so, or names the first mistake; it also looks
+at what loading alone does not: that named key files exist and are private. `show` prints TOML that
+can be pasted back, each value with its origin behind it.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import click
+
+from control.cli.errors import InputError
+from control.config import find_config
+
+config_option = click.option(
+    "--config", "named", metavar="FILE", help="The configuration. Default: $EMASS_CONFIG, then ./emass.toml."
+)
+
+
+@click.group()
+def command() -> None:
+    """Check the configuration, or show what is in force.
+
+    \b
+    Example:
+      emass config check
+    """
+
+
+@command.command()
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def check(named: str | None, as_json: bool) -> None:
+    """Say whether the configuration can be used; the first mistake is named with file, table and key.
+
+    \b
+    Example:
+      emass config check --config /srv/emass/emass.toml
+    """
+    from engine.config import ConfigError, load_config
+    from engine.keyring import KeyringError, read_secret
+
+    path = find_config(named, os.environ, Path.cwd())
+    mistake: ConfigError | None = None
+    try:
+        config = load_config(path, os.environ)
+        folder = Path(config.keys.folder)
+        for index, key in enumerate(config.keys.dkim):
+            try:
+                read_secret(folder / key.file)
+            except KeyringError as error:
+                raise ConfigError(str(path), f"keys.dkim[{index}]", "file", str(error)) from error
+    except ConfigError as error:
+        if not as_json:
+            raise
+        mistake = error
+    if as_json:
+        facts = {"ok": mistake is None, "file": None if path is None else str(path)}
+        if mistake is not None:
+            facts |= {name: getattr(mistake, name) for name in ("table", "key", "problem", "hint")}
+        click.echo(json.dumps(facts))
+        click.get_current_context().exit(0 if mistake is None else InputError.exit_code)
+    click.echo(f"{path}: correct" if path else "no emass.toml: the defaults hold, and they are correct")
+
+
+@command.command()
+@config_option
+@click.option("--resolved", is_flag=True, help="Every value in force, defaults included.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of TOML.")
+def show(named: str | None, resolved: bool, as_json: bool) -> None:
+    """Print the settings that file and environment made, or all that are in force.
+
+    \b
+    Example:
+      emass config show --resolved
+    """
+    import tomllib
+
+    from engine.config import find_origins, load_config, render_toml
+
+    path = find_config(named, os.environ, Path.cwd())
+    config = load_config(path, os.environ)
+    text = render_toml(config, find_origins(path, os.environ), resolved=resolved)
+    if as_json:
+        click.echo(json.dumps(tomllib.loads(text)))
+    elif text:
+        click.echo(text, nl=False)
+    else:
+        click.echo("# nothing is set: the defaults hold (emass config show --resolved prints them)")

@@ -1,0 +1,487 @@
+"""One SMTP session: leases in, dispositions out, octets in between.
+
+The shell around the sans-IO client: dials the site's hosts in trial order, shakes hands, then goes
+round: take what was leased, compose ahead (at most a few messages, within the engine's memory for
+them), have them signed, submit, write all that may be written, read, settle. Decides when to ask its
+site for more and when it is of no more use. Touches: one socket, the signers, the spooler.
+
+On a stop it takes no more, finishes what is on the wire, returns the rest and says QUIT. On a crash
+its observer (`ended`) settles what its holder still holds: ambiguous on the wire, else returned.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+import trio
+
+from engine.actors.handover import settle_remains
+from engine.actors.holder import Holder
+from engine.actors.messages import ConnectionEnded, ConnectionReady, Settle, Sign, SignSlot, Want
+from engine.actors.parts import Parts
+from engine.actors.transcript import Dispositions
+from engine.config.tables import TlsPolicy
+from engine.model.disposition import DelayReason, Disposition, Outcome
+from engine.model.egress import MxHost
+from engine.model.envelope import Envelope
+from engine.model.reply import FailureKind, Reply, TransportFailure, Verb
+from engine.mta.compose.errors import ContentError, RenderError
+from engine.mta.compose.message import Draft
+from engine.mta.net.dial import dial
+from engine.mta.net.mx import trial_order
+from engine.mta.net.session import Session, SessionError
+from engine.mta.net.tls import opportunistic_context
+from engine.mta.proto.smtp_client import SmtpClient
+from engine.mta.proto.smtp_options import (
+    ClientOptions,
+    Closed,
+    Event,
+    Ready,
+    Result,
+    SessionFailed,
+    StartTls,
+    TlsUse,
+    Transaction,
+)
+from engine.mta.spool.api import LEASE_ENVELOPES_MAX
+from engine.runtime.dynamic import EndObserver
+from engine.runtime.mailbox import MailboxClosed
+from engine.runtime.ref import Ref
+from engine.runtime.spec import Context, Start
+
+MAILBOX_CAPACITY = 8  # bells only
+SHUTDOWN_SECONDS = 15.0  # for the last replies; then open final dots are ambiguous
+PREPARED_AHEAD = 4  # messages composed beyond what the client has room for: covers one signing batch
+HOSTS_TRIED_MAX = 5  # RFC 5321 5.1: at least two; more would only be slow
+IDLE_SECONDS = 5.0  # without work; a receiver would rather have its socket back
+LEASE_SECONDS = 0.15  # a lease is worth 100-200 ms of this connection's rate
+FIRST_LEASE = 4
+SETTLE_COUNT = 32  # dispositions told at once
+SETTLE_SECONDS = 0.05
+DEADLINE_SLACK_SECONDS = 1.0  # moving a deadline costs 2 us: it moves once a second
+TLS_BROKEN_SECONDS = 3600.0
+QUIT_SECONDS = 5.0
+
+log = structlog.get_logger("connection")
+
+_TLS_USE = {
+    TlsPolicy.NEVER: TlsUse.NEVER,
+    TlsPolicy.OPPORTUNISTIC: TlsUse.OPPORTUNISTIC,
+    TlsPolicy.REQUIRED: TlsUse.REQUIRED,
+}
+_tls_context = opportunistic_context()
+
+
+def connection(site: Any, holder: Holder, parts: Parts, peer: Callable[[str], Ref[Any]]) -> Start:
+    """A connection for `site` (its route, source, limits, memory are read as they stand)."""
+
+    async def start(context: Context[Any], task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        await Connection(site, holder, parts, peer, context).live()
+
+    return start
+
+
+def ended(parts: Parts, holder: Holder, site: Ref[Any], spooler: Ref[Any]) -> EndObserver:
+    """The observer of a connection: settles its remains, tells its site."""
+
+    def observer(name: str, error: Exception | None) -> None:
+        crashed = error is not None
+        settle_remains(parts, holder, spooler, crashed=crashed, reason=DelayReason.CONNECTION_LOST)
+        site.try_tell(ConnectionEnded(name, holder.reached, holder.served, holder.trouble, crashed))
+
+    return observer
+
+
+class _Prepared:
+    """One composed message; `content` is there once its signatures are."""
+
+    __slots__ = ("content", "draft", "envelope", "lease_id", "slot")
+
+    def __init__(self, lease_id: int, envelope: Envelope, draft: Draft, slot: SignSlot | None) -> None:
+        self.lease_id = lease_id
+        self.envelope = envelope
+        self.draft = draft
+        self.slot = slot
+        self.content = draft.finish() if slot is None else b""
+
+
+class Connection:
+    """One incarnation: one session."""
+
+    def __init__(
+        self,
+        site: Any,
+        holder: Holder,
+        parts: Parts,
+        peer: Callable[[str], Ref[Any]],
+        context: Context[Any],
+    ) -> None:
+        self._parts = parts
+        self._holder = holder
+        self._limits = site.limits
+        self._memory = site.memory
+        self._route = site.route
+        self._source = site.source
+        self._site: Ref[Any] = site.ref
+        self._signers = peer("signers")
+        self._spooler = peer("spooler")
+        self._name = context.name
+        self._mailbox = context.mailbox
+        self._ref: Ref[Any] = context.ref
+        self._stop = context.stop
+        self._prepared: deque[_Prepared] = deque()
+        self._open: dict[int, tuple[int, Envelope, float, int]] = {}  # lease, envelope, since, octets
+        self._done = Dispositions(parts, site.route.site, site.source.name)
+        self._settled_at = 0.0
+        self._asked = False  # a Want is out
+        self._lease_size = FIRST_LEASE
+        self._granted_at = 0.0
+        self._client: SmtpClient
+        self._session: Session
+        self._scope = trio.CancelScope()
+        self._deadline_verb: Verb | None = None
+        self._closed: Closed | None = None
+        self._leaving = False
+        self._left = 0  # messages this connection may still take
+
+    async def live(self) -> None:
+        host = await self._connect()
+        if host is None:
+            return
+        self._done.mx_host = host.name
+        self._done.tls = self._client.tls
+        try:
+            await self._converse()
+        finally:
+            self._memory.verdict = self._client.learned
+            self._session.close()
+            self._parts.prepared_octets -= sum(item.draft.size for item in self._prepared)
+            self._parts.prepared_octets -= sum(octets for _, _, _, octets in self._open.values())
+
+    # --- connecting --------------------------------------------------------------------------------------
+
+    async def _connect(self) -> MxHost | None:
+        """Try hosts until one is Ready; the last trouble stays in the holder."""
+        tried = 0
+        for host in trial_order(list(self._route.hosts), self._parts.dice, self._source):
+            for address in host.addresses:
+                if tried >= HOSTS_TRIED_MAX or self._stop.is_set():
+                    return None
+                tried += 1
+                use = self._tls_use(host)
+                trouble = await self._try(host, address, use)
+                if trouble is not None and use is TlsUse.OPPORTUNISTIC and _is_tls_trouble(trouble):
+                    until = trio.current_time() + TLS_BROKEN_SECONDS
+                    self._memory.tls_broken_until[host.name] = until
+                    trouble = await self._try(host, address, TlsUse.NEVER)
+                if trouble is None:
+                    return host
+                self._holder.trouble = trouble
+        if self._holder.trouble is None:
+            self._holder.trouble = TransportFailure(
+                FailureKind.SOURCE, Verb.CONNECT, f"no address of the site suits source {self._source.name}"
+            )
+        return None
+
+    def _tls_use(self, host: MxHost) -> TlsUse:
+        use = _TLS_USE[self._limits.tls]
+        broken = self._memory.tls_broken_until.get(host.name, 0.0) > trio.current_time()
+        return TlsUse.NEVER if broken and use is TlsUse.OPPORTUNISTIC else use
+
+    async def _try(self, host: MxHost, address: str, use: TlsUse) -> Reply | TransportFailure | None:
+        """One dial and handshake. None = Ready."""
+        dialled = await dial(self._source, address, host.port, self._limits.connect_timeout_seconds)
+        if isinstance(dialled, TransportFailure):
+            return dialled
+        session = Session(dialled)
+        client = SmtpClient(
+            ClientOptions(
+                ehlo_name=self._source.ehlo_name,
+                tls=use,
+                credentials=self._parts.credentials,
+                verdict=self._memory.verdict,
+                pipelining=self._limits.pipelining,
+                chunking=self._limits.chunking,
+                messages_max=self._limits.messages_per_connection,
+            )
+        )
+        trouble = await self._shake_hands(session, client, host.name)
+        if trouble is not None:
+            session.close()
+            return trouble
+        self._session, self._client = session, client
+        return None
+
+    async def _shake_hands(
+        self, session: Session, client: SmtpClient, name: str
+    ) -> Reply | TransportFailure | None:
+        while True:
+            waiting = client.time_limit
+            assert waiting is not None, "a handshake always waits for something"
+            verb, seconds = waiting
+            events: list[Event] = []
+            with trio.move_on_after(seconds) as patience:
+                try:
+                    if (output := client.next_output()) is not None:
+                        await session.send(output, client.handed_over)
+                    events = client.receive_data(await session.receive())
+                except SessionError as error:
+                    events = client.connection_lost(_at(error.failure, verb))
+            if patience.cancelled_caught:
+                events = client.connection_lost(TransportFailure(FailureKind.TIMEOUT, verb, f"{seconds:g} s"))
+            for event in events:
+                match event:
+                    case Ready():
+                        return None
+                    case StartTls():
+                        info = await session.start_tls(name, _tls_context, seconds)
+                        if isinstance(info, TransportFailure):
+                            client.tls_failed(info)
+                            return info
+                        client.tls_established(str(info))
+                    case SessionFailed():
+                        return event.reply or event.failure
+                    case Closed():
+                        return event.reply or event.failure or TransportFailure(FailureKind.CLOSED, verb)
+
+    # --- conversing --------------------------------------------------------------------------------------
+
+    async def _converse(self) -> None:
+        self._holder.reached = True
+        self._left = self._client.mail_max
+        await self._site.tell(ConnectionReady(self._name))
+        while self._closed is None:
+            with trio.CancelScope() as self._scope:
+                self._deadline_verb = None
+                await self._rounds()
+            if self._scope.cancelled_caught:
+                self._time_is_up()
+        if self._closed.reply is not None or self._closed.failure is not None:
+            self._holder.trouble = self._closed.reply or self._closed.failure
+        self._return_unsent()
+        await self._settle()
+
+    async def _rounds(self) -> None:
+        client, session, holder = self._client, self._session, self._holder
+        while self._closed is None:
+            if self._stop.is_set() and not self._leaving:
+                self._leave()
+            self._ask_for_more()
+            await self._prepare()
+            self._submit()
+            output = client.next_output()
+            try:
+                if output is not None:
+                    await session.send(output, client.handed_over)
+                holder.current = None
+                waiting = client.time_limit
+                if waiting is None:
+                    await self._rest()
+                    continue
+                self._set_deadline(*waiting)
+                data = await session.receive()
+            except SessionError as error:
+                self._handle(client.connection_lost(_at(error.failure, _verb(client))))
+                break
+            self._handle(client.receive_data(data))
+            if self._done.count >= SETTLE_COUNT or (
+                self._done.count and trio.current_time() - self._settled_at > SETTLE_SECONDS
+            ):
+                await self._settle()
+
+    async def _rest(self) -> None:
+        """Nothing is on the wire: settle, then wait for a lease, a signature or the end."""
+        if self._done.count:
+            await self._settle()
+        if self._leaving or (not self._left and not self._prepared):
+            self._client.quit()
+            if self._client.time_limit is None and self._client.next_output() is None:
+                self._closed = Closed(clean=True)
+            return
+        working = bool(self._prepared)
+        if not working:
+            self._set_deadline(Verb.IDLE, IDLE_SECONDS)
+        try:
+            await self._mailbox.get_batch(MAILBOX_CAPACITY)
+        except MailboxClosed:
+            self._leave()
+            return
+        if not working and not self._holder.granted:
+            return
+        if not self._prepared and not self._open:
+            self._look_for_a_close()
+
+    def _look_for_a_close(self) -> None:
+        """Before work on a connection that rested: the peer may have said 421 or gone."""
+        heard = self._session.receive_nowait()
+        if heard is not None:
+            self._handle(self._client.receive_data(heard))
+
+    def _leave(self) -> None:
+        self._leaving = True
+        self._client.quit()
+        self._return_unsent()
+
+    def _time_is_up(self) -> None:
+        verb = self._deadline_verb or Verb.IDLE
+        if verb is Verb.IDLE and not self._open:
+            self._leave()
+            return
+        failure = TransportFailure(FailureKind.TIMEOUT, verb, "no answer in time")
+        self._handle(self._client.connection_lost(failure))
+
+    def _set_deadline(self, verb: Verb, seconds: float) -> None:
+        if verb is self._deadline_verb:
+            wanted = trio.current_time() + seconds
+            if wanted - self._scope.deadline < DEADLINE_SLACK_SECONDS:
+                return
+            self._scope.deadline = wanted
+        else:
+            self._deadline_verb = verb
+            self._scope.deadline = trio.current_time() + seconds
+
+    # --- work in -----------------------------------------------------------------------------------------
+
+    def _ask_for_more(self) -> None:
+        """Prefetch: the next lease is ordered while half of this one is still to do."""
+        holder = self._holder
+        if holder.granted and self._asked:
+            self._asked = False  # what was asked for has come
+            now = trio.current_time()
+            if self._granted_at:
+                rate = self._lease_size / max(now - self._granted_at, 0.001)
+                self._lease_size = max(FIRST_LEASE, min(LEASE_ENVELOPES_MAX, int(rate * LEASE_SECONDS)))
+            self._granted_at = now
+        waiting = len(holder.granted) + len(self._prepared)
+        if self._asked or self._leaving or waiting > self._lease_size // 2:
+            return
+        count = min(self._lease_size, self._left - waiting)
+        if count > 0 and self._site.try_tell(Want(self._name, count)):
+            self._asked = True
+
+    async def _prepare(self) -> None:
+        """Compose ahead, and send what is new to the signers in one message."""
+        holder, prepared = self._holder, self._prepared
+        room = self._client.room() + PREPARED_AHEAD
+        slots: list[SignSlot] = []
+        limit = self._parts.config.engine.prepared_bytes_max
+        while holder.granted and len(prepared) < room and self._left > len(prepared):
+            if self._parts.prepared_octets > limit and (prepared or self._open):
+                break
+            lease_id, envelope = holder.granted.popleft()
+            draft = self._compose(lease_id, envelope)
+            if draft is None:
+                continue
+            slot = None
+            if draft.digests:
+                slot = SignSlot([(item.key, item.digest) for item in draft.digests], self._ref)
+                slots.append(slot)
+            self._parts.prepared_octets += draft.size
+            prepared.append(_Prepared(lease_id, envelope, draft, slot))
+        if slots:
+            await self._signers.tell(Sign(slots))
+
+    def _compose(self, lease_id: int, envelope: Envelope) -> Draft | None:
+        now = self._parts.clock.now()
+        if now >= envelope.expires_at:
+            self._end_here(lease_id, envelope, Outcome.EXPIRED, "expired before it could be sent")
+            return None
+        self._holder.current = envelope.spool_id
+        try:
+            return self._parts.compiled(envelope.campaign).compose(envelope, now)
+        except (RenderError, ContentError) as error:
+            self._end_here(lease_id, envelope, Outcome.RENDER_FAILED, str(error))
+            return None
+
+    def _end_here(self, lease_id: int, envelope: Envelope, outcome: Outcome, text: str) -> None:
+        self._holder.drop(envelope.spool_id)
+        self._done.add(
+            lease_id, Disposition(envelope.spool_id, envelope.attempt, outcome, Verb.IDLE, text[:512])
+        )
+
+    def _submit(self) -> None:
+        prepared, client, holder = self._prepared, self._client, self._holder
+        while prepared and client.room() > 0 and not self._leaving:
+            item = prepared[0]
+            if item.slot is not None:
+                if item.slot.missing:
+                    break
+                item.content = item.draft.finish(item.slot.signatures)
+            prepared.popleft()
+            envelope = item.envelope
+            key = envelope.spool_id
+            holder.wire.add(key)
+            holder.current = key
+            self._open[key] = (item.lease_id, envelope, trio.current_time(), item.draft.size)
+            self._left -= 1
+            events = client.submit(
+                Transaction(
+                    key=key,
+                    mail_from=item.draft.mail_from,
+                    recipient=item.draft.recipient,
+                    content=item.content,
+                    smtputf8=item.draft.smtputf8,
+                )
+            )
+            if events:
+                self._handle(events)
+
+    # --- work out ----------------------------------------------------------------------------------------
+
+    def _handle(self, events: list[Event]) -> None:
+        first_unsent = True
+        for event in events:
+            if isinstance(event, Result):
+                lease_id, envelope, since, octets = self._open.pop(event.key)
+                self._parts.prepared_octets -= octets
+                self._holder.drop(event.key)
+                unsent = self._done.add_result(
+                    lease_id, envelope, event, trio.current_time() - since, blame=first_unsent
+                )
+                if unsent:
+                    first_unsent = False
+                else:
+                    self._holder.served += 1
+            elif isinstance(event, Closed):
+                self._closed = event
+
+    def _return_unsent(self) -> None:
+        """What never reached the client goes back; its lease ends."""
+        while self._prepared:
+            item = self._prepared.popleft()
+            self._parts.prepared_octets -= item.draft.size
+            self._give_back(item.lease_id, item.envelope)
+        while self._holder.granted:
+            self._give_back(*self._holder.granted.popleft())
+
+    def _give_back(self, lease_id: int, envelope: Envelope) -> None:
+        self._holder.drop(envelope.spool_id)
+        reason = DelayReason.STOPPING if self._stop.is_set() else DelayReason.CONNECTION_LOST
+        self._done.add(
+            lease_id,
+            Disposition(envelope.spool_id, envelope.attempt, Outcome.RETURNED, reason=reason),
+        )
+
+    async def _settle(self) -> None:
+        self._settled_at = trio.current_time()
+        batches = self._done.take()
+        if batches:
+            message = Settle(batches)
+            if not self._spooler.try_tell(message):
+                self._parts.unsettled.append(message)
+                await self._spooler.tell(message)
+
+
+def _is_tls_trouble(trouble: Reply | TransportFailure) -> bool:
+    return isinstance(trouble, TransportFailure) and trouble.verb in (Verb.TLS, Verb.STARTTLS)
+
+
+def _verb(client: SmtpClient) -> Verb:
+    waiting = client.time_limit
+    return Verb.IDLE if waiting is None else waiting[0]
+
+
+def _at(failure: TransportFailure, verb: Verb) -> TransportFailure:
+    return TransportFailure(failure.kind, verb if failure.verb is Verb.IDLE else failure.verb, failure.detail)

@@ -1,0 +1,131 @@
+"""One recipient domain while it has work and no route: asks for its MX, settles what has nowhere to go.
+
+Decides nothing itself (`policy.classify` judges the failure). A domain that does not exist or takes no
+mail has all its envelopes bounced; one whose DNS fails for now has the front of its queue deferred, so
+that the reason is seen and the expiry holds, and the rest waits. Touches: resolver, scheduler, spooler.
+On crash: its ids go back to the scheduler, its leases are returned by the observer of its holder.
+"""
+
+from typing import Any
+
+import trio
+
+from engine.actors.handover import settle_remains
+from engine.actors.holder import Holder
+from engine.actors.messages import (
+    Bell,
+    LeaseFor,
+    Lookup,
+    Offer,
+    OrderLeases,
+    Routed,
+    Settle,
+    Unroutable,
+)
+from engine.actors.parts import Parts
+from engine.model.disposition import Disposition, Outcome
+from engine.model.reply import TransportFailure
+from engine.mta.net.mx import Route
+from engine.mta.policy.classify import judge_failure
+from engine.mta.policy.retry import retry_at
+from engine.mta.spool.api import LEASE_ENVELOPES_MAX
+from engine.runtime.spec import Context, Start
+from engine.runtime.ticking import batch_within
+
+PLACES_BOUNCING = 1_000  # at a time, like a busy site
+PLACES_DEFERRING = 100  # enough to show why the domain waits; the rest of its queue is not touched
+IDLE_SECONDS = 2.0  # without an offer or a lease this long, it ends
+
+
+def path_key(domain: str) -> str:
+    """The name under which the scheduler knows a domain without a route."""
+    return f"!{domain}"
+
+
+def domain(parts: Parts, name: str, peer: Any) -> Start:
+    async def start(context: Context[Any], task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        found = await peer("resolver").ask(lambda answer: Lookup(name, answer))
+        if isinstance(found, Route):
+            await peer("scheduler").tell(Routed(name, found))
+            return
+        holder = Holder(context.name)
+        holder.ref = context.ref
+        try:
+            await _settle_all(parts, name, peer, context, holder, found)
+        finally:
+            settle_remains(parts, holder, peer("spooler"), crashed=False)
+
+    return start
+
+
+async def _settle_all(
+    parts: Parts, name: str, peer: Any, context: Context[Any], holder: Holder, failure: TransportFailure
+) -> None:
+    verdict = judge_failure(failure)
+    bouncing = verdict.outcome is Outcome.BOUNCED
+    key = path_key(name)
+    places = PLACES_BOUNCING if bouncing else PLACES_DEFERRING
+    pause = None if bouncing else parts.config.engine.retry.first
+    retry_time = None if pause is None else trio.current_time() + pause
+    scheduler, spooler = peer("scheduler"), peer("spooler")
+    await scheduler.tell(Unroutable(name, key, context.ref, places, retry_time))
+    quiet_since = trio.current_time()
+    exhausted = False
+    while not (exhausted and not holder.held) and trio.current_time() - quiet_since < IDLE_SECONDS:
+        batch = await batch_within(context.mailbox, 64, IDLE_SECONDS)
+        if batch is None:
+            return
+        for message in batch:
+            match message:
+                case Offer():
+                    quiet_since = trio.current_time()
+                    exhausted = message.exhausted or not bouncing
+                    await spooler.tell(
+                        OrderLeases(
+                            [
+                                LeaseFor(key, holder, message.ids[at : at + LEASE_ENVELOPES_MAX])
+                                for at in range(0, len(message.ids), LEASE_ENVELOPES_MAX)
+                            ]
+                        )
+                    )
+                case Bell():
+                    pass
+                case _:
+                    raise AssertionError(f"domain {name} got {message!r}")
+        if holder.granted:
+            quiet_since = trio.current_time()
+            await spooler.tell(Settle(judge_granted(parts, holder, failure)))
+
+
+def judge_granted(parts: Parts, holder: Holder, failure: TransportFailure, site: str = "") -> Any:
+    """Settle everything granted to `holder` by a failure that holds for all of it."""
+    verdict = judge_failure(failure)
+    now = parts.clock.now()
+    by_lease: dict[int, list[Disposition]] = {}
+    while holder.granted:
+        lease_id, envelope = holder.granted.popleft()
+        holder.drop(envelope.spool_id)
+        outcome, due = verdict.outcome, 0.0
+        if outcome is Outcome.DEFERRED:
+            when = retry_at(
+                parts.config.engine.retry, envelope.attempt, now, envelope.expires_at, parts.dice.random()
+            )
+            if when is None:
+                outcome = Outcome.EXPIRED
+            else:
+                due = when
+        by_lease.setdefault(lease_id, []).append(
+            Disposition(
+                envelope.spool_id,
+                envelope.attempt,
+                outcome,
+                failure.verb,
+                str(failure),
+                verdict.reason,
+                verdict.rule,
+                due,
+                site,
+            )
+        )
+    return list(by_lease.items())

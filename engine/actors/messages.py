@@ -1,0 +1,181 @@
+"""What the actors say to each other. Batches cross mailboxes, never single envelopes.
+
+Grouped by the actor that takes the message. A message is a frozen Struct; one that wants an answer
+carries an `Answer`.
+"""
+
+from array import array
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from engine.actors.holder import Holder
+from engine.model.content import Content
+from engine.model.disposition import Disposition
+from engine.model.envelope import Chunk
+from engine.model.reply import Reply, TransportFailure
+from engine.mta.net.mx import Route
+from engine.mta.spool.api import Acceptance, QueueEntry
+from engine.runtime.answer import Answer
+from engine.runtime.ref import Ref
+
+# --- to the spooler --------------------------------------------------------------------------------
+
+
+class PutContent(Struct, frozen=True):
+    content: Content
+    answer: Answer[None]
+
+
+class Accept(Struct, frozen=True):
+    chunk: Chunk
+    answer: Answer[Acceptance]
+
+
+class LeaseFor(Struct, frozen=True):
+    """Lease `ids` (in the care of `path` so far) for what `holder` belongs to."""
+
+    path: str
+    holder: Holder
+    ids: Sequence[int]
+
+
+class OrderLeases(Struct, frozen=True):
+    orders: Sequence[LeaseFor]
+
+
+class Settle(Struct, frozen=True):
+    """(lease id, dispositions) batches."""
+
+    batches: Sequence[tuple[int, Sequence[Disposition]]]
+
+
+class Flush(Struct, frozen=True):
+    """Answered when everything told before is durable."""
+
+    answer: Answer[None]
+
+
+# --- to the scheduler ------------------------------------------------------------------------------
+
+
+class Accepted(Struct, frozen=True):
+    """Envelope `first_id` + i of `campaign` waits for `domains[i]`."""
+
+    campaign: int
+    first_id: int
+    domains: tuple[str, ...]
+
+
+class Queued(Struct, frozen=True):
+    """Envelopes wait (again): returned from a lease, or due."""
+
+    entries: tuple[QueueEntry, ...]
+
+
+class Leased(Struct, frozen=True):
+    """These ids left the care of their paths: (path, ids)."""
+
+    paths: tuple[tuple[str, Sequence[int]], ...]
+
+
+class Credit(Struct, frozen=True):
+    """A path has room for `places` more ids; it had received `seen` ids when it said so."""
+
+    path: str
+    places: int
+    seen: int
+
+
+class Routed(Struct, frozen=True):
+    domain: str
+    route: Route
+
+
+class Unroutable(Struct, frozen=True):
+    """No route: `ref` takes `places` envelopes of the domain and settles them.
+
+    `retry_at` (monotonic seconds) None = the domain takes no mail; all its envelopes go this way.
+    """
+
+    domain: str
+    path: str
+    ref: Ref[Any]
+    places: int
+    retry_at: float | None
+
+
+class Bell(Struct, frozen=True):
+    """Look again: something outside the mailbox has changed."""
+
+
+# --- to a path (a site, or a domain without a route) ------------------------------------------------
+
+
+class Offer(Struct, frozen=True):
+    """Ids that are now in the path's care. `exhausted`: nothing more waits for it at the moment."""
+
+    ids: "array[int]"
+    exhausted: bool
+
+
+class Want(Struct, frozen=True):
+    """A connection asks for up to `count` more envelopes."""
+
+    connection: str
+    count: int
+
+
+class ConnectionReady(Struct, frozen=True):
+    connection: str
+
+
+class ConnectionEnded(Struct, frozen=True):
+    """`reached`: the peer said Ready on this connection. `trouble` is what kept it from that, or ended it."""
+
+    connection: str
+    reached: bool
+    served: int
+    trouble: Reply | TransportFailure | None
+    crashed: bool
+
+
+class NewRoute(Struct, frozen=True):
+    """The site's hosts as DNS has them now."""
+
+    route: Route
+
+
+# --- to the resolver, the signers, the commands -----------------------------------------------------
+
+
+class Lookup(Struct, frozen=True):
+    domain: str
+    answer: Answer[Route | TransportFailure]
+
+
+class SignSlot:
+    """A place for one message's signatures; rings its connection when all are there."""
+
+    __slots__ = ("digests", "missing", "ref", "signatures")
+
+    def __init__(self, digests: Sequence[tuple[str, bytes]], ref: Ref[Any]) -> None:
+        self.digests = digests  # (key name, 32-octet digest)
+        self.signatures: list[bytes] = [b""] * len(digests)
+        self.missing = len(digests)
+        self.ref = ref
+
+    def put(self, index: int, signature: bytes) -> None:
+        if not self.signatures[index]:
+            self.signatures[index] = signature
+            self.missing -= 1
+            if not self.missing:
+                self.ref.try_tell(BELL)
+
+
+class Sign(Struct, frozen=True):
+    slots: Sequence[SignSlot]
+
+
+BELL = Bell()

@@ -1,0 +1,261 @@
+"""The writer of the durable queue: accepts chunks, grants leases, settles, tells what is due.
+
+Decides what goes into one commit (everything that came in one wake-up) and never waits for another
+actor: what the scheduler's mailbox has no room for is kept and told later. Touches: the spool.
+
+On a crash nothing is lost: settles in hand are in `parts.unsettled` and are applied first by the next
+incarnation, after those still in the mailbox; only then are leases without a holder treated as
+orphans (ambiguous). A commit that fails is this actor's crash; its supervisor stops the tree when it
+repeats, since an engine without a disk must not send.
+"""
+
+from collections import deque
+from typing import Any
+
+import structlog
+import trio
+
+from engine.actors.holder import Holder
+from engine.actors.messages import (
+    BELL,
+    Accept,
+    Accepted,
+    Bell,
+    Flush,
+    Leased,
+    LeaseFor,
+    OrderLeases,
+    PutContent,
+    Queued,
+    Settle,
+)
+from engine.actors.parts import Parts
+from engine.model.disposition import DelayReason, Disposition, Outcome
+from engine.mta.policy.retry import retry_at
+from engine.mta.spool.api import Acceptance, Lease, Settled, SpoolError
+from engine.runtime.answer import Answer
+from engine.runtime.ref import Ref
+from engine.runtime.spec import Context, Start
+from engine.runtime.ticking import batch_within
+from engine.storage import Pending, StorageError
+
+MESSAGES_PER_COMMIT = 512
+DUE_SECONDS = 0.25  # how late a retry may be
+DUE_LIMIT = 5_000  # due envelopes per look: as many as a chunk
+SPACE_SECONDS = 1.0
+READERS_SECONDS = 60.0
+
+log = structlog.get_logger("spooler")
+
+
+def spooler(parts: Parts) -> Start:
+    """The actor's function for life."""
+
+    async def start(context: Context[Any], task_status: trio.TaskStatus[None]) -> None:
+        await Spooler(parts, context).live(task_status)
+
+    return start
+
+
+class Spooler:
+    """One incarnation."""
+
+    def __init__(self, parts: Parts, context: Context[Any]) -> None:
+        self._parts = parts
+        self._spool = parts.spool
+        self._mailbox = context.mailbox
+        self._ref: Ref[Any] = context.ref
+        self._scheduler: Ref[Any] = context.peer("scheduler")
+        self._outbox: deque[object] = deque()  # for the scheduler, when its mailbox is full
+        self._failure: BaseException | None = None
+        self._next_due = 0.0
+        self._next_space = 0.0
+        self._next_readers = trio.current_time() + READERS_SECONDS
+
+    async def live(self, task_status: trio.TaskStatus[None]) -> None:
+        await self._recover()
+        task_status.started()
+        while (batch := await batch_within(self._mailbox, MESSAGES_PER_COMMIT, DUE_SECONDS)) is not None:
+            self._handle(batch)
+            self._tick()
+            if self._failure is not None:
+                raise self._failure
+        while self._parts.unsettled:  # the mailbox is closed: whatever is in hand becomes durable
+            await self._spool.settle([], self._parts.clock.now())
+            if self._failure is not None:
+                raise self._failure
+
+    async def _recover(self) -> None:
+        left = self._parts.unsettled[:]
+        while (message := self._mailbox.get_nowait()) is not None:
+            if isinstance(message, Settle):
+                self._parts.unsettled.append(message)
+                left.append(message)
+            elif isinstance(message, PutContent | Accept | Flush):
+                self._handle([message])
+            # An OrderLeases of a dead site is void: its envelopes are still queued.
+        for message in left:
+            self._settle([message])
+        now = self._parts.clock.now()
+        due = retry_at(self._parts.config.engine.retry, 0, now, float("inf"), self._parts.dice.random())
+        assert due is not None, "nothing expires at infinity"
+        recovery = await self._spool.recover(now, self._parts.config.engine.ambiguous, due)
+        if recovery.orphans:
+            log.warning(
+                "found leases of an earlier life: their envelopes are ambiguous",
+                envelopes=recovery.orphans,
+                held=recovery.held,
+                quarantined=recovery.quarantined,
+            )
+
+    # --- messages --------------------------------------------------------------------------------------
+
+    def _handle(self, batch: list[Any]) -> None:
+        settles: list[Settle] = []
+        orders: list[LeaseFor] = []
+        for message in batch:
+            match message:
+                case Settle():
+                    self._parts.unsettled.append(message)
+                    settles.append(message)
+                case OrderLeases():
+                    orders.extend(message.orders)
+                case Accept():
+                    self._accept(message)
+                case PutContent():
+                    self._put_content(message)
+                case Flush():
+                    pass
+                case Bell():
+                    pass
+                case _:
+                    raise AssertionError(f"the spooler got {message!r}")
+        if settles:
+            self._settle(settles)
+        if orders:
+            self._lease(orders)
+        for message in batch:
+            if isinstance(message, Flush):
+                self._spool.settle([], self._parts.clock.now()).then(_answered(message.answer))
+
+    def _accept(self, message: Accept) -> None:
+        def done(pending: Pending[Acceptance]) -> None:
+            if pending.error is None:
+                acceptance = pending.result()
+                if not acceptance.known:
+                    self._tell(Accepted(acceptance.campaign, acceptance.first_id, acceptance.domains))
+                message.answer.set(acceptance)
+            else:
+                self._trouble(pending.error, message.answer)
+
+        try:
+            pending = self._spool.accept(message.chunk, self._parts.clock.now())
+        except SpoolError as error:
+            message.answer.fail(error)
+            return
+        pending.then(done)
+
+    def _put_content(self, message: PutContent) -> None:
+        def done(pending: Pending[None]) -> None:
+            if pending.error is None:
+                message.answer.set(None)
+            else:
+                self._trouble(pending.error, message.answer)
+
+        self._spool.put_content(message.content, self._parts.clock.now()).then(done)
+
+    def _settle(self, settles: list[Settle]) -> None:
+        batches = [batch for settle in settles for batch in settle.batches]
+
+        def done(pending: Pending[Settled]) -> None:
+            if pending.error is not None:
+                self._trouble(pending.error, None)
+                return
+            for settle in settles:
+                self._parts.unsettled.remove(settle)
+            settled = pending.result()
+            if settled.requeued:
+                self._tell(Queued(settled.requeued))
+            if settled.due is not None:
+                self._next_due = min(self._next_due, settled.due)
+
+        self._spool.settle(batches, self._parts.clock.now()).then(done)
+
+    def _lease(self, orders: list[LeaseFor]) -> None:
+        def done(pending: Pending[list[list[Lease]]]) -> None:
+            if pending.error is not None:
+                self._trouble(pending.error, None)
+                return
+            refused: list[tuple[int, list[Disposition]]] = []
+            rung: dict[str, Holder] = {}
+            for order, leases in zip(orders, pending.result(), strict=True):
+                for lease in leases:
+                    if not order.holder.grant(lease):
+                        refused.append((lease.id, _returned(lease, DelayReason.ACTOR_RESTARTED)))
+                rung[order.holder.name] = order.holder
+            self._tell(Leased(tuple((order.path, order.ids) for order in orders)))
+            for holder in rung.values():
+                if holder.ref is not None:
+                    holder.ref.try_tell(BELL)
+            if refused and not self._ref.try_tell(Settle(refused)):
+                message = Settle(refused)
+                self._parts.unsettled.append(message)
+                self._settle([message])
+
+        self._spool.lease([order.ids for order in orders], self._parts.clock.now()).then(done)
+
+    # --- what the clock brings -----------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        while self._outbox and self._scheduler.try_tell(self._outbox[0]):
+            self._outbox.popleft()
+        monotonic = trio.current_time()
+        if self._parts.space is not None and monotonic >= self._next_space:
+            self._next_space = monotonic + SPACE_SECONDS
+            before = self._parts.space.level
+            level = self._parts.space.measure()
+            if level is not before:
+                log.warning(
+                    "room on the disk changed", level=level.name, free_octets=self._parts.space.free_octets
+                )
+        if self._parts.committer is not None and monotonic >= self._next_readers:
+            self._next_readers = monotonic + READERS_SECONDS
+            self._parts.committer.environment.check_readers()
+        now = self._parts.clock.now()
+        if now >= self._next_due and not self._outbox:
+            entries = self._spool.take_due(now, DUE_LIMIT)
+            if entries:
+                self._tell(Queued(tuple(entries)))
+            coming = self._spool.next_due()
+            self._next_due = now + DUE_SECONDS if len(entries) == DUE_LIMIT else (coming or now + 3600)
+
+    def _tell(self, message: object) -> None:
+        if self._outbox or not self._scheduler.try_tell(message):
+            self._outbox.append(message)
+
+    def _trouble(self, error: BaseException, answer: Answer[Any] | None) -> None:
+        """A refusal goes to the one who asked; a store that fails is our crash."""
+        if isinstance(error, SpoolError) and answer is not None:
+            answer.fail(error)
+            return
+        if answer is not None and isinstance(error, Exception):
+            answer.fail(error)
+        if self._failure is None:
+            self._failure = error
+        self._ref.try_tell(BELL)
+
+
+def _answered(answer: Answer[None]) -> Any:
+    def done(pending: Pending[Any]) -> None:
+        if pending.error is None:
+            answer.set(None)
+        else:
+            answer.fail(StorageError(str(pending.error)))
+
+    return done
+
+
+def _returned(lease: Lease, reason: DelayReason) -> list[Disposition]:
+    return [
+        Disposition(item.spool_id, item.attempt, Outcome.RETURNED, reason=reason) for item in lease.envelopes
+    ]

@@ -1,0 +1,115 @@
+"""From protocol results to dispositions: what one connection tells the spooler, batched by lease.
+
+Pure but for the clock and dice in `parts`. A deferred envelope gets its due time here; one that can
+have no further attempt expires with the last answer it got.
+"""
+
+from engine.actors.parts import Parts
+from engine.config.tables import AmbiguousPolicy
+from engine.model.disposition import DelayReason, Disposition, Outcome
+from engine.model.envelope import Envelope
+from engine.model.reply import FailureKind, TransportFailure
+from engine.mta.policy.classify import Verdict, judge_failure, judge_reply, reply_text
+from engine.mta.policy.retry import retry_at
+from engine.mta.proto.smtp_options import Result, ResultKind
+
+
+class Dispositions:
+    """Dispositions of one connection that the spooler has not been told yet."""
+
+    __slots__ = ("_by_lease", "_parts", "_site", "_source", "count", "mx_host", "tls")
+
+    def __init__(self, parts: Parts, site: str, source: str) -> None:
+        self.count = 0
+        self.mx_host = ""
+        self.tls = ""
+        self._parts = parts
+        self._site = site
+        self._source = source
+        self._by_lease: dict[int, list[Disposition]] = {}
+
+    def add(self, lease_id: int, disposition: Disposition) -> None:
+        self.count += 1
+        batch = self._by_lease.get(lease_id)
+        if batch is None:
+            self._by_lease[lease_id] = [disposition]
+        else:
+            batch.append(disposition)
+
+    def take(self) -> list[tuple[int, list[Disposition]]]:
+        taken = list(self._by_lease.items())
+        self._by_lease = {}
+        self.count = 0
+        return taken
+
+    def add_result(
+        self, lease_id: int, envelope: Envelope, result: Result, seconds: float, *, blame: bool
+    ) -> bool:
+        """Turn a result into a disposition. True when nothing of it was sent.
+
+        `blame`: the first unsent envelope of a lost connection counts as an attempt, so that a peer
+        that hangs up each time is not tried for ever; those behind it do not.
+        """
+        answer = result.reply or result.failure
+        unsent = result.kind is ResultKind.UNSENT
+        outcome, due, rule, reason = Outcome.DELIVERED, 0.0, "", DelayReason.NONE
+        if result.kind is ResultKind.AMBIGUOUS:
+            outcome, rule = Outcome.AMBIGUOUS, "ambiguous"
+            when = self._retry_at(envelope, greylisted=False)
+            if when is None or self._parts.config.engine.ambiguous is AmbiguousPolicy.HOLD:
+                reason = DelayReason.AMBIGUOUS_HELD
+            else:
+                reason, due = DelayReason.AMBIGUOUS_RETRY, when
+        elif unsent and (not blame or _our_doing(result)):
+            outcome, reason = Outcome.RETURNED, DelayReason.CONNECTION_LOST
+        elif result.kind is not ResultKind.DELIVERED:
+            verdict = _judge(result)
+            outcome, rule, reason = verdict.outcome, verdict.rule, verdict.reason
+            if outcome is Outcome.DEFERRED:
+                when = self._retry_at(envelope, greylisted=verdict.greylisted)
+                if when is None:
+                    outcome = Outcome.EXPIRED
+                else:
+                    due = when
+        self.add(
+            lease_id,
+            Disposition(
+                envelope.spool_id,
+                envelope.attempt,
+                outcome,
+                result.verb,
+                reply_text(answer, envelope.recipient),
+                reason,
+                rule,
+                due,
+                self._site,
+                self._source,
+                self.mx_host,
+                self.tls,
+                seconds,
+            ),
+        )
+        return unsent
+
+    def _retry_at(self, envelope: Envelope, *, greylisted: bool) -> float | None:
+        return retry_at(
+            self._parts.config.engine.retry,
+            envelope.attempt,
+            self._parts.clock.now(),
+            envelope.expires_at,
+            self._parts.dice.random(),
+            greylisted=greylisted,
+        )
+
+
+def _judge(result: Result) -> Verdict:
+    if result.reply is not None:
+        return judge_reply(result.verb, result.reply)
+    return judge_failure(result.failure or TransportFailure(FailureKind.CLOSED, result.verb))
+
+
+def _our_doing(result: Result) -> bool:
+    """Unsent because we stopped, or because the connection was at its end anyway: nobody refused it."""
+    if result.failure is not None:
+        return result.failure.kind is FailureKind.STOPPED
+    return result.reply is None

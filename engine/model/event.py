@@ -1,0 +1,106 @@
+"""Facts on their way to the bus: one tagged record each, in batches with a gap-free sequence.
+
+A batch carries what its events share: producer, the epoch of its store (random at birth), the
+sequence number of its first event, the time and the node. Records are arrays: new fields are added
+at the end, fields are never reused, and old readers skip what they do not know.
+"""
+
+import msgspec
+from msgspec import Struct
+
+
+class ChunkAccepted(Struct, frozen=True, array_like=True, tag="chunk_accepted"):
+    """One event for a whole chunk, not one per envelope."""
+
+    campaign: int
+    chunk: str
+    count: int
+
+
+class AttemptEvent(Struct, frozen=True, array_like=True, gc=False):
+    """What became of one envelope at the end of one attempt."""
+
+    campaign: int
+    subscriber: int
+    spool_id: int
+    domain: str
+    attempt: int
+    verb: str
+    reply: str
+    reason: str
+    rule: str
+    site: str
+    source: str
+    mx_host: str
+    tls: str
+    seconds: float
+
+
+class Delivered(AttemptEvent, frozen=True, array_like=True, gc=False, tag="delivered"):
+    pass
+
+
+class Deferred(AttemptEvent, frozen=True, array_like=True, gc=False, tag="deferred"):
+    pass
+
+
+class Bounced(AttemptEvent, frozen=True, array_like=True, gc=False, tag="bounced"):
+    pass
+
+
+class Expired(AttemptEvent, frozen=True, array_like=True, gc=False, tag="expired"):
+    pass
+
+
+class Suppressed(AttemptEvent, frozen=True, array_like=True, gc=False, tag="suppressed"):
+    pass
+
+
+class Cancelled(AttemptEvent, frozen=True, array_like=True, gc=False, tag="cancelled"):
+    pass
+
+
+class RenderFailed(AttemptEvent, frozen=True, array_like=True, gc=False, tag="render_failed"):
+    pass
+
+
+class Ambiguous(AttemptEvent, frozen=True, array_like=True, gc=False, tag="ambiguous"):
+    pass
+
+
+class Quarantined(AttemptEvent, frozen=True, array_like=True, gc=False, tag="quarantined"):
+    pass
+
+
+EnvelopeEvent = (
+    Delivered | Deferred | Bounced | Expired | Suppressed | Cancelled | RenderFailed | Ambiguous | Quarantined
+)
+Event = ChunkAccepted | EnvelopeEvent
+
+
+class EventBatch(Struct, frozen=True, array_like=True):
+    """Events `sequence`, `sequence` + 1, ... of (producer, epoch)."""
+
+    producer: str
+    epoch: str
+    sequence: int
+    at: float  # wall seconds
+    node: str
+    events: tuple[Event, ...]
+
+    @property
+    def next_sequence(self) -> int:
+        return self.sequence + len(self.events)
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(EventBatch)
+
+
+def encode_events(batch: EventBatch) -> bytes:
+    return _encoder.encode(batch)
+
+
+def decode_events(data: bytes) -> EventBatch:
+    """Raises msgspec.ValidationError or DecodeError for octets that are no batch."""
+    return _decoder.decode(data)

@@ -1,0 +1,91 @@
+"""Writing configurations: the default file tells the truth, and what is shown can be pasted back."""
+
+import re
+from pathlib import Path
+
+import pytest
+from msgspec import Struct
+from msgspec.structs import fields
+
+from engine.config import Config, load_config
+from engine.config.render import find_origins, render_commented_default, render_toml
+from engine.config.tables import DkimKeyFile, EngineTable, SiteRule, SourceRule
+
+FULL = """
+[node]
+name = "näh"
+[engine]
+ambiguous = "hold"
+[engine.retry]
+first = "90 s"
+[[engine.source]]
+name = "ip-1"
+[[engine.site]]
+mx = "google.com"
+rate = "100/min"
+chunking = false
+[[engine.site]]
+connections = 7
+[resolver]
+servers = ["[::1]:53"]
+"""
+
+
+def uncommented() -> str:
+    return re.sub(r"(?m)^#(?=\S)", "", render_commented_default())
+
+
+def test_the_commented_default_says_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "emass.toml"
+    path.write_text(render_commented_default())
+    assert load_config(path, {}).engine == Config().engine
+    assert find_origins(path, {}) == {}
+
+
+def test_the_default_file_uncommented_equals_the_defaults(tmp_path: Path) -> None:
+    (tmp_path / "emass.toml").write_text(uncommented())
+    (tmp_path / "empty.toml").write_text("")
+    assert load_config(tmp_path / "emass.toml", {}) == load_config(tmp_path / "empty.toml", {})
+
+
+def test_the_examples_in_the_default_file_are_valid(tmp_path: Path) -> None:
+    text = re.sub(r"(?m)^#   (?=\S)", "", uncommented())
+    text = text.replace("# signers", "signers")
+    path = tmp_path / "emass.toml"
+    path.write_text(text)
+    config = load_config(path, {})
+    assert len(config.engine.site) == 3
+    assert config.engine.source
+    assert config.keys.dkim
+
+
+@pytest.mark.parametrize(
+    "table", [*[f.type for f in fields(Config)], EngineTable, SourceRule, SiteRule, DkimKeyFile]
+)
+def test_the_default_file_mentions_every_key(table: type[Struct]) -> None:
+    text = render_commented_default()
+    for field in fields(table):
+        assert re.search(rf"(?m)^#? *{field.name} = |\[{{1,2}}[a-z.]*{field.name}\]", text), field.name
+
+
+@pytest.mark.parametrize("text", ["", FULL])
+def test_what_is_shown_can_be_pasted_back(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "emass.toml"
+    path.write_text(text.replace("näh", "n-1"))
+    config = load_config(path, {})
+    for resolved in (True, False):
+        shown = tmp_path / f"shown-{resolved}.toml"
+        shown.write_text(render_toml(config, find_origins(path, {}), resolved=resolved))
+        assert load_config(shown, {}) == config
+
+
+def test_each_value_that_is_no_default_names_its_origin(tmp_path: Path) -> None:
+    path = tmp_path / "emass.toml"
+    path.write_text("[engine]\nsmtp_port = 2525\n")
+    environ = {"EMASS_ENGINE__RETRY__FIRST": "90 s"}
+    config = load_config(path, environ)
+    shown = render_toml(config, find_origins(path, environ), resolved=False)
+    assert shown == (
+        "[engine]\nsmtp_port = 2525  # from file\n\n"
+        '[engine.retry]\nfirst = "90 s"  # from EMASS_ENGINE__RETRY__FIRST\n'
+    )
