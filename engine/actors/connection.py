@@ -155,7 +155,7 @@ class Connection:
         try:
             await self._converse()
         finally:
-            self._memory.verdict = self._client.learned
+            self._remember()
             self._session.close()
             self._parts.prepared_octets -= sum(item.draft.size for item in self._prepared)
             self._parts.prepared_octets -= sum(octets for _, _, _, octets in self._open.values())
@@ -212,6 +212,7 @@ class Connection:
             session.close()
             return trouble
         self._session, self._client = session, client
+        self._known = client.learned
         return None
 
     async def _shake_hands(
@@ -296,9 +297,7 @@ class Connection:
         if self._done.count:
             await self._settle()
         if self._leaving or (not self._left and not self._prepared):
-            self._client.quit()
-            if self._client.time_limit is None and self._client.next_output() is None:
-                self._closed = Closed(clean=True)
+            self._client.quit()  # the next round writes it, and waits for the answer
             return
         working = bool(self._prepared)
         if not working:
@@ -431,18 +430,17 @@ class Connection:
     # --- work out ----------------------------------------------------------------------------------------
 
     def _handle(self, events: list[Event]) -> None:
-        first_unsent = True
+        blame = True
         for event in events:
             if isinstance(event, Result):
                 lease_id, envelope, since, octets = self._open.pop(event.key)
                 self._parts.prepared_octets -= octets
                 self._holder.drop(event.key)
                 unsent = self._done.add_result(
-                    lease_id, envelope, event, trio.current_time() - since, blame=first_unsent
+                    lease_id, envelope, event, trio.current_time() - since, blame=blame
                 )
-                if unsent:
-                    first_unsent = False
-                else:
+                blame = False  # one attempt is counted of a lost connection, not one for all behind it
+                if not unsent:
                     self._holder.served += 1
             elif isinstance(event, Closed):
                 self._closed = event
@@ -464,7 +462,15 @@ class Connection:
             Disposition(envelope.spool_id, envelope.attempt, Outcome.RETURNED, reason=reason),
         )
 
+    def _remember(self) -> None:
+        """What this connection has learnt helps the next one of its site."""
+        learned = self._client.learned
+        if learned is not self._known:
+            self._memory.verdict = self._memory.verdict.after(self._known, learned)
+            self._known = learned
+
     async def _settle(self) -> None:
+        self._remember()
         self._settled_at = trio.current_time()
         batches = self._done.take()
         if batches:

@@ -9,9 +9,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from engine.runtime.frames import FRAME_BYTES_MAX, FrameBuffer, encode_frame
-
-READ_BYTES = 64 * 1024  # the size of a Linux pipe
+from engine.runtime.frames import FRAME_BYTES_MAX, READ_BYTES, FrameBuffer, encode_frame
 
 
 def serve_frames(handler: Callable[[bytes], bytes | None], *, frame_bytes_max: int = FRAME_BYTES_MAX) -> None:

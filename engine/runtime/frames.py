@@ -10,6 +10,7 @@ from collections.abc import Iterable
 FRAME_BYTES_MAX = (
     4 * 1024 * 1024
 )  # a batch of 64 messages of 60 KB; stops a garbled length from eating memory
+READ_BYTES = 64 * 1024  # both ends read this much at once: the size of a Linux pipe
 LENGTH = struct.Struct(">I")
 
 

@@ -16,9 +16,11 @@ from contextlib import asynccontextmanager, suppress
 
 import trio
 
-from engine.runtime.frames import FRAME_BYTES_MAX, FrameBuffer, encode_frame, encode_frames
+from engine.runtime.frame_server import serve_frames, write_whole
+from engine.runtime.frames import FRAME_BYTES_MAX, READ_BYTES, FrameBuffer, encode_frame, encode_frames
 
-READ_BYTES = 64 * 1024  # the size of a Linux pipe
+__all__ = ["ChildProcess", "Frames", "ProcessDied", "encode_frame", "serve_frames", "write_whole"]
+
 SHUTDOWN_SECONDS_DEFAULT = 5.0
 DEATH_SECONDS = 1.0  # a child whose pipe has closed is given this long to be gone by itself
 

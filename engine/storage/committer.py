@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import trio
 
@@ -127,9 +127,7 @@ class Committer:
         self._closing = False
         self._failures = 0
         self._to_thread: queue.SimpleQueue[Transaction | _Abort | None] = queue.SimpleQueue()
-        self._from_thread: queue.SimpleQueue[tuple[Transaction | None, BaseException | None, float]] = (
-            queue.SimpleQueue()
-        )
+        self._from_thread: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
 
     def __repr__(self) -> str:
         return (
@@ -172,7 +170,7 @@ class Committer:
         try:
             with trio.CancelScope(shield=True):
                 await self._returned.wait()
-                transaction = self._take_back()[0]
+                transaction = self._take_back().transaction
             task_status.started()
             started = -math.inf
             while True:
@@ -215,20 +213,21 @@ class Committer:
         self._returned = trio.Event()
         self._to_thread.put(applied_in)
         await self._returned.wait()
-        following, error, seconds = self._take_back()
-        self._count(len(applied), seconds)
+        answer = self._take_back()
+        error = answer.error
+        self._count(len(applied), answer.seconds)
         if error is None:
             self._failures = 0
             for pending, value in applied:
                 pending.resolve(value)
-            return following
+            return answer.transaction
         if not isinstance(error, StorageFull):  # a full disk may get room again; nothing was kept
             self._failures += 1
         if self.failed is None and self._failures >= COMMIT_FAILURES_MAX:
             self.failed = StorageError(f"{self.environment.path}: commits fail, the store gives up: {error}")
         for pending, _ in applied:
             pending.fail(error)
-        return following
+        return answer.transaction
 
     def _apply(
         self, group: list[tuple[Operation[Any], Pending[Any]]], transaction: Transaction
@@ -259,13 +258,15 @@ class Committer:
     def _begin_again(self, transaction: Transaction) -> Transaction | None:
         """Drop a spoilt transaction; the thread aborts it, since it began it."""
         self._to_thread.put(_Abort(transaction))
-        return self._take_back()[0]  # an abort touches no disk: the loop waits microseconds
+        return self._take_back().transaction  # an abort touches no disk: the loop waits microseconds
 
-    def _take_back(self) -> tuple[Transaction | None, BaseException | None, float]:
-        transaction, error, seconds = self._from_thread.get()
-        if transaction is None and self.failed is None:
-            self.failed = StorageError(f"{self.environment.path}: cannot begin a transaction: {error}")
-        return transaction, error, seconds
+    def _take_back(self) -> "_Answer":
+        answer = self._from_thread.get()
+        if answer.transaction is None and self.failed is None:
+            self.failed = StorageError(
+                f"{self.environment.path}: cannot begin a transaction: {answer.begin_error}"
+            )
+        return answer
 
     def _drain(self) -> list[tuple[Operation[Any], Pending[Any]]]:
         group, self._waiting = self._waiting, []
@@ -294,7 +295,7 @@ class Committer:
                     return
                 continue
             started = time.perf_counter()
-            error: BaseException | None = None
+            error: Exception | None = None
             try:
                 with renamed_errors(self.environment.path):
                     order.commit()
@@ -307,14 +308,28 @@ class Committer:
             if transaction is None:
                 return
 
-    def _begin(self, error: BaseException | None, seconds: float) -> Transaction | None:
+    def _begin(self, error: Exception | None, seconds: float) -> Transaction | None:
+        """Begin the next transaction and hand it over, with what became of the commit before it."""
         transaction: Transaction | None = None
+        begin_error: Exception | None = None
         try:
             transaction = self.environment.begin(write=True)
         except Exception as failure:
-            error = error or failure
-        self._from_thread.put((transaction, error, seconds))
+            begin_error = failure
+        self._from_thread.put(_Answer(transaction, error, begin_error, seconds))
         return transaction
+
+
+class _Answer(NamedTuple):
+    """From the thread: the next transaction (None = cannot be begun), and the commit's error and time.
+
+    The two errors stay apart: a commit is durable although no transaction can follow it.
+    """
+
+    transaction: Transaction | None
+    error: Exception | None
+    begin_error: Exception | None
+    seconds: float
 
 
 class _Abort:

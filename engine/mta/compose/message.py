@@ -107,7 +107,7 @@ class CompiledContent:
         self.links = parts.links
         self._html, self._text = parts.html, parts.text
         self._subject = Subject(content.subject, known)
-        templates = [part for part in (self._subject, self._text, self._html) if part is not None]
+        templates = [part for part in (self._subject, self._html, self._text) if part is not None]
         for template in templates:
             template.check_samples([_sample(template.names, value) for value in _SAMPLES])
         needed = frozenset[str]().union(*(template.names for template in templates))

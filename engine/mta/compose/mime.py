@@ -51,30 +51,26 @@ def _qp_line(line: str, end: str, atom: str) -> str:
         room = LINE_OCTETS_MAX
         if code.endswith((" ", "\t")):  # rule 3: white space at a line's end would be lost
             code = code[:-1] + f"={ord(code[-1]):02X}"
-    code = _safe_start(code)
-    if len(code) <= room:
-        return code + end
     wrapped = []
-    while len(code) > room:
-        cut = _ROOM
+    start = 0
+    while True:
+        # A dot needs no stuffing and "From " no quoting once its first octet is encoded.
+        head = f"={ord(code[start]):02X}" if code.startswith((".", "From "), start) else ""
+        start += bool(head)
+        if len(code) - start + len(head) <= room:
+            wrapped.append(head + code[start:])
+            return SOFT_BREAK.join(wrapped) + end
+        cut = start + _ROOM - len(head)
         if code[cut - 1] == "=":
             cut -= 1
         elif code[cut - 2] == "=":
             cut -= 2
         if atom:
-            at = code.find(atom, cut - len(atom) + 1, cut + len(atom) - 1)
-            if 0 < at < cut:
+            at = code.find(atom, max(start, cut - len(atom) + 1), cut + len(atom) - 1)
+            if start < at < cut:
                 cut = at
-        wrapped.append(code[:cut])
-        code = _safe_start(code[cut:])
-    wrapped.append(code)
-    return SOFT_BREAK.join(wrapped) + end
-
-
-def _safe_start(code: str) -> str:
-    if code.startswith((".", "From ")):
-        return f"={ord(code[0]):02X}{code[1:]}"
-    return code
+        wrapped.append(head + code[start:cut])
+        start = cut
 
 
 def _octets_of(match: re.Match[str]) -> str:

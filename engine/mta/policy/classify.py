@@ -12,6 +12,7 @@ from msgspec import Struct
 from engine.model.disposition import DelayReason, Outcome
 from engine.model.reply import FailureKind, Reply, TransportFailure, Verb
 
+LOCAL_PART_MIN = 3  # shorter ones would eat half of every text
 REPLY_TEXT_MAX = 512  # octets of a reply that an event keeps: the longest provider texts are about 400
 
 
@@ -48,6 +49,9 @@ def judge_reply(verb: Verb, reply: Reply) -> Verdict:
     """The verdict on a negative (or unexpected) reply to `verb`."""
     if reply.code == 421:
         return Verdict(Outcome.DEFERRED, Scope.HOST, "421-closing", DelayReason.RETRY)
+    if verb is Verb.MAIL and 500 <= reply.code <= 503:
+        # "AUTH first", "nested MAIL", "not implemented": about the session, never about the recipient.
+        return Verdict(Outcome.DEFERRED, Scope.HOST, "session-mail", DelayReason.RETRY)
     if verb in _SESSION_VERBS:
         # RFC 5321 3.1: 554 at the banner means no service here; it is about us and that host, and a
         # sender who is blocked today may be welcome tomorrow: the list is not to be burnt for it.
@@ -79,10 +83,14 @@ def reply_text(answer: Reply | TransportFailure | None, recipient: str) -> str:
     if answer is None:
         return ""
     text = str(answer)
-    if recipient:
+    lowered = text.lower()
+    if recipient.lower() in lowered:
         text = re.sub(re.escape(recipient), "<rcpt>", text, flags=re.IGNORECASE)
-        local = recipient.rpartition("@")[0]
-        if len(local) >= 3:  # shorter ones would eat half of every text
-            text = re.sub(rf"(?<![\w.]){re.escape(local)}(?![\w.])", "<rcpt>", text, flags=re.IGNORECASE)
-    text = "".join(char if char.isprintable() else " " for char in text)
+    local = recipient.rpartition("@")[0].lower()
+    if len(local) >= LOCAL_PART_MIN and local in lowered:
+        text = re.sub(rf"(?<![\w.]){re.escape(local)}(?![\w.])", "<rcpt>", text, flags=re.IGNORECASE)
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else " " for char in text)
+    if len(text) * 4 <= REPLY_TEXT_MAX:
+        return text
     return text.encode()[:REPLY_TEXT_MAX].decode("utf-8", errors="ignore")

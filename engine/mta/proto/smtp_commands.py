@@ -17,7 +17,6 @@ ENVID_CHARS_MAX = 100  # RFC 3461 4.4
 _MAILBOX = re.compile(
     r'(?:[^\x00-\x20<>@"\\\x7f]+|"(?:[^\x00-\x1f"\\\x7f]|\\[\x20-\x7e])*")@[^\x00-\x20<>@\\"\x7f]+'
 )
-_DOT_LINE = re.compile(rb"\n\.")
 _NOT_XTEXT = re.compile(rb"[^!-*,-<>-~]")  # RFC 3461 4: all but printable ASCII without + and =
 _NOTIFY = re.compile(r"|NEVER|(?:SUCCESS|FAILURE|DELAY)(?:,(?:SUCCESS|FAILURE|DELAY))*")
 
@@ -32,7 +31,7 @@ def check_transaction(transaction: Transaction) -> None:
     content = transaction.content
     assert content.endswith(b"\r\n"), "content ends in the middle of a line"
     assert not content.startswith(b"."), "content starts with a dot"
-    assert not _DOT_LINE.search(content), "a content line starts with a dot"
+    assert b"\n." not in content, "a content line starts with a dot"
     assert transaction.ret in ("", "FULL", "HDRS"), "RET is FULL or HDRS"
     assert _NOTIFY.fullmatch(transaction.notify), "NOTIFY is NEVER alone, or SUCCESS, FAILURE, DELAY"
     assert len(transaction.envid) <= ENVID_CHARS_MAX, "the envelope id is too long"

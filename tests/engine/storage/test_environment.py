@@ -167,7 +167,8 @@ def test_the_file_system_is_that_of_the_deepest_mount(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a b" / "c").mkdir(parents=True)
-    mounts = f"x / ext4 rw 0 0\ny {tmp_path} xfs rw 0 0\nz {str(tmp_path / 'a b').replace(' ', chr(92) + '040')} nfs rw\n?\n"
+    spaced = str(tmp_path / "a b").replace(" ", "\\040")
+    mounts = f"x / ext4 rw 0 0\ny {tmp_path} xfs rw 0 0\nz {spaced} nfs rw\n?\n"
     real = Path.read_text
     monkeypatch.setattr(
         Path,

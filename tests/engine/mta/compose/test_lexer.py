@@ -7,11 +7,12 @@ from minijinja import Environment, TemplateError
 
 from engine.mta.compose.lexer import Kind, Mask, line_of, protect, split, trimmed
 
-FRAGMENTS = (
-    "text| |\n|{|}|{{|%}|\u3000é|'|{{ x }}|{{- x -}}|{{ '}}' }}|{{ \"%}\" }}|{{ {'a': {'b': 1}}['a'] }}|{# c #}|"
-    "{#- c -#}|{#--#}|{% raw %} {{ y }} {% endraw %}|{%- raw -%} {% z %} {%- endraw -%}|{% if x %}|"
-    "{%- if x -%}|{% else %}|{% endif %}|{%+ endif +%}"
-).split("|")
+FRAGMENTS = [
+    *("text", " ", "\n", "{", "}", "{{", "%}", "\u3000é", "'", "{{ x }}", "{{- x -}}", "{{ '}}' }}"),
+    *('{{ "%}" }}', "{{ {'a': {'b': 1}}['a'] }}", "{# c #}", "{#- c -#}", "{#--#}", "{% if x %}"),
+    *("{% raw %} {{ y }} {% endraw %}", "{%- raw -%} {% z %} {%- endraw -%}", "{%- if x -%}"),
+    *("{% else %}", "{% endif %}", "{%+ endif +%}"),
+]
 SOURCES = st.lists(st.sampled_from(FRAGMENTS), max_size=9).map("".join)
 
 

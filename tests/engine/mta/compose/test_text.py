@@ -76,10 +76,36 @@ def test_a_loop_over_items_keeps_one_line_each() -> None:
     assert rendered(text_from_html(html), x="ab").strip() == "- a\n- b\n\nend"
 
 
-FRAGMENTS = (
-    "<p>|</p>|<a href='u'>|</a>|<ul>|<li>|</ul>|<td|text |>|<|&#x|&amp;|{{ x }}|{% if x %}|</h1>|<h1>|<pre>|"
-    "</pre>|<!--|-->|<script>|\n|<![CDATA["
-).split("|")
+FRAGMENTS = [
+    *(
+        "<p>",
+        "</p>",
+        "<a href='u'>",
+        "</a>",
+        "<ul>",
+        "<li>",
+        "</ul>",
+        "<td",
+        "text ",
+        ">",
+        "<",
+        "&#x",
+        "&amp;",
+    ),
+    *(
+        "{{ x }}",
+        "{% if x %}",
+        "</h1>",
+        "<h1>",
+        "<pre>",
+        "</pre>",
+        "<!--",
+        "-->",
+        "<script>",
+        "\n",
+        "<![CDATA[",
+    ),
+]
 
 
 @settings(max_examples=100)
