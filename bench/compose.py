@@ -7,12 +7,12 @@ elsewhere), and the plain way that templates with macros or captures take. Pure 
 
 import argparse
 import json
-import os
 import platform
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
+from bench import machine
 from engine.model.content import BodyCanon, Content, DkimAlgorithm, DkimIdentity
 from engine.model.envelope import Envelope
 from engine.mta.compose import CompiledContent, compile_content
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> dict[str, object]:
         "us_digest": {name: round(us - unsigned, 2) for name, us in signed.items()},
         "us_per_message_plain": round(_time(_composer(plain), envelopes[: messages // _PLAIN_SHARE]), 2),
         "us_compile": round(_best(lambda: compile_content(letter, token_keys())), 2),
-        "cores": os.cpu_count(),
+        "cores": machine.cores(),
         "python": platform.python_version(),
         "minijinja": version("minijinja"),
         "msgspec": version("msgspec"),

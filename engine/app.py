@@ -52,6 +52,7 @@ class Engine:
     def __init__(self, parts: Parts, tree: Tree) -> None:
         self.parts = parts
         self.tree = tree
+        self.stopped = trio.Event()
 
     def __repr__(self) -> str:
         return f"<Engine {self.parts.config.node.name}: {self.parts.spool!r}>"
@@ -67,6 +68,18 @@ class Engine:
     def backlog(self) -> int:
         """Submissions on the bus that intake has not acknowledged."""
         return self.parts.bus.backlog(self.chunk_stream, "intake")
+
+    async def stop(self) -> None:
+        """Stop politely: open transactions finish, everything is settled. The stores stay readable."""
+        self.tree.stop()
+        await self.stopped.wait()
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run the tree until it is stopped."""
+        try:
+            await self.tree.run(task_status=task_status)
+        finally:
+            self.stopped.set()
 
     def counts(self, campaign: int) -> StateCounts:
         return self.parts.spool.counts(campaign)
@@ -125,10 +138,11 @@ async def open_engine(
         )
         tree: Tree
         tree = Tree(engine_tree(parts, lambda: tree.statistics()), clock=clock)  # noqa: PLW0108 - not yet bound
+        engine = Engine(parts, tree)
         async with trio.open_nursery() as nursery:
-            await nursery.start(lambda task_status: tree.run(task_status=task_status))
+            await nursery.start(engine.run)
             try:
-                yield Engine(parts, tree)
+                yield engine
             finally:
                 tree.stop()
     except KeyringError as error:

@@ -225,7 +225,7 @@ class RowKeyring:
             raise KeyringError(f"{self._path}: the row key of day {day} was destroyed or is of another node")
         try:
             key = AESGCM(self._keys[day]).decrypt(wrapped[4:16], wrapped[16:], wrapped[:4])
-        except InvalidTag as error:
+        except (InvalidTag, ValueError) as error:
             raise KeyringError(f"{self._path}: a campaign key does not unwrap: damaged file") from error
         return RowSealer(key)
 

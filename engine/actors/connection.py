@@ -22,12 +22,14 @@ from engine.actors.messages import ConnectionEnded, ConnectionReady, Settle, Sig
 from engine.actors.parts import Parts
 from engine.actors.transcript import Dispositions
 from engine.config.tables import TlsPolicy
+from engine.model.content import Content, MessageClass
 from engine.model.disposition import DelayReason, Disposition, Outcome
 from engine.model.egress import MxHost
 from engine.model.envelope import Envelope
 from engine.model.reply import FailureKind, Reply, TransportFailure, Verb
 from engine.mta.compose.errors import ContentError, RenderError
 from engine.mta.compose.message import Draft
+from engine.mta.net.addresses import is_public
 from engine.mta.net.dial import dial
 from engine.mta.net.mx import trial_order
 from engine.mta.net.session import Session, SessionError
@@ -213,6 +215,7 @@ class Connection:
             return trouble
         self._session, self._client = session, client
         self._known = client.learned
+        self._public = is_public(address)
         return None
 
     async def _shake_hands(
@@ -252,7 +255,7 @@ class Connection:
     async def _converse(self) -> None:
         self._holder.reached = True
         self._left = self._client.mail_max
-        await self._site.tell(ConnectionReady(self._name))
+        self._site.try_tell(ConnectionReady(self._name))
         while self._closed is None:
             with trio.CancelScope() as self._scope:
                 self._deadline_verb = None
@@ -363,10 +366,9 @@ class Connection:
     async def _prepare(self) -> None:
         """Compose ahead, and send what is new to the signers in one message."""
         holder, prepared = self._holder, self._prepared
-        room = self._client.room() + PREPARED_AHEAD
         slots: list[SignSlot] = []
         limit = self._parts.config.engine.prepared_bytes_max
-        while holder.granted and len(prepared) < room and self._left > len(prepared):
+        while holder.granted and len(prepared) < PREPARED_AHEAD and self._left > len(prepared):
             if self._parts.prepared_octets > limit and (prepared or self._open):
                 break
             lease_id, envelope = holder.granted.popleft()
@@ -389,7 +391,12 @@ class Connection:
             return None
         self._holder.current = envelope.spool_id
         try:
-            return self._parts.compiled(envelope.campaign).compose(envelope, now)
+            compiled = self._parts.compiled(envelope.campaign)
+            if self._public and needs_one_click(compiled.content):
+                text = "bulk mail without one-click unsubscribe goes to private receivers only"
+                self._end_here(lease_id, envelope, Outcome.CANCELLED, text)
+                return None
+            return compiled.compose(envelope, now)
         except (RenderError, ContentError) as error:
             self._end_here(lease_id, envelope, Outcome.RENDER_FAILED, str(error))
             return None
@@ -402,7 +409,9 @@ class Connection:
 
     def _submit(self) -> None:
         prepared, client, holder = self._prepared, self._client, self._holder
-        while prepared and client.room() > 0 and not self._leaving:
+        room = client.room() if prepared and not self._leaving else 0
+        while room > 0 and prepared:
+            room -= 1
             item = prepared[0]
             if item.slot is not None:
                 if item.slot.missing:
@@ -478,6 +487,11 @@ class Connection:
             if not self._spooler.try_tell(message):
                 self._parts.unsettled.append(message)
                 await self._spooler.tell(message)
+
+
+def needs_one_click(content: Content) -> bool:
+    """Bulk mail that nobody could unsubscribe from (RFC 8058 is a promise of this engine)."""
+    return content.message_class is MessageClass.BULK and not content.unsubscribe_host
 
 
 def _is_tls_trouble(trouble: Reply | TransportFailure) -> bool:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from engine.actors.signing_frames import LENGTH, REQUEST
 from engine.keyring import DkimKey, KeyringError, load_dkim_key
+from engine.runtime.frame_server import serve_frames, write_whole
 from engine.runtime.frames import encode_frame
-from engine.runtime.process import serve_frames, write_whole
 
 NICENESS = 5
 

@@ -73,6 +73,7 @@ class SupervisorStatistics(Struct, frozen=True):
 class Below(Protocol):
     """The supervisor that a child of kind SUPERVISOR runs, as far as its parent needs it."""
 
+    def renew(self) -> None: ...
     def request_stop(self, final: bool) -> None: ...
     def retire(self) -> None: ...
     def statistics(self) -> SupervisorStatistics: ...
@@ -149,6 +150,8 @@ class Child:
         self._scope = trio.CancelScope(shield=True)
         self._stop = trio.Event()
         self.mailbox.resume()
+        if self.below is not None:
+            self.below.renew()
         nursery.start_soon(self._live, name=self.spec.name)
 
     def ask_to_stop(self, final: bool, shutdown_seconds: float | None = None) -> None:

@@ -1,10 +1,10 @@
 """A supervisor of temporary children: thousands of them, started at run time, never restarted.
 
 Each child has its own mailbox and Ref: measured, 0.05 ms from start to end and 6 KB while it lives. When
-one ends, its observer hears the name and the crash, or None. The supervisor itself is a child of a static tree
-(`spec()`), and this object is the handle that others keep: it outlives restarts; while the supervisor is down
-or stopping, `start_child` raises `NotRunning`. It stops all children in parallel: polite first, firm after
-`shutdown_seconds`. An observer that raises is a bug and crashes the supervisor.
+one ends, its observer hears the name and the crash, or None. The supervisor itself is a child of a static
+tree (`spec()`), and this object is the handle that others keep: it outlives restarts; while the supervisor
+is down or stopping, `start_child` raises `NotRunning`. It stops all children in parallel: polite first, firm
+after `shutdown_seconds`. An observer that raises is a bug and crashes the supervisor.
 """
 
 from collections.abc import Callable

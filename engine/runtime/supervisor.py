@@ -25,7 +25,7 @@ from engine.runtime.spec import ChildSpec, Context, Kind, Restart, SupervisorSpe
 
 
 class SupervisorGaveUp(Exception):
-    """Too many crashes, or one at the first start. `__cause__` is the last crash."""
+    """Too many restarts, or a crash at the first start. `__cause__`: the last crash, None if it just left."""
 
 
 class Tree:
@@ -95,6 +95,7 @@ class Supervisor:
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Start, watch, stop. Returns after `request_stop`; raises SupervisorGaveUp."""
         self._intensity = Intensity(self.spec.restarts_max, self.spec.period_seconds)
+        self._ended.clear()
         gave_up: SupervisorGaveUp | None = None
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
@@ -110,10 +111,12 @@ class Supervisor:
                 # Cancelled on the way: whoever is still alive is stopped firmly. Else this finds nobody.
                 with trio.CancelScope(shield=True):
                     await self._stop(self.children, firmly=True)
-                self._stop_asked = self._stop_final = False
-                self._ended.clear()
         if gave_up is not None:
             raise gave_up  # outside the nursery, which would wrap it into a group
+
+    def renew(self) -> None:
+        """The parent launches it anew. A stop that met its last life's end, asked or not, is over with it."""
+        self._stop_asked = self._stop_final = False
 
     def request_stop(self, final: bool) -> None:
         """Ask for the polite stop. `final`: nobody starts this supervisor again."""
@@ -201,7 +204,7 @@ class Supervisor:
                 return
             if not self._intensity.allow(trio.current_time()):
                 raise SupervisorGaveUp(
-                    f"{self.spec.name}: {failed.name} crashed, and more than {self.spec.restarts_max} "
+                    f"{self.spec.name}: {failed.name} ended, and more than {self.spec.restarts_max} "
                     f"restarts in {self.spec.period_seconds:g} s are too many"
                 ) from failed.error
             index = self.children.index(failed)

@@ -64,6 +64,7 @@ class Environment:
         self._refuse_network_file_system()
         if not readonly:
             self._lock = self._take_writer_lock()
+        is_new = not (path / "data.mdb").exists()
         try:
             self._env = lmdb.open(
                 str(path),
@@ -82,6 +83,8 @@ class Environment:
             self.databases = {
                 name: self._env.open_db(name.encode(), create=not readonly) for name in databases
             }
+            if is_new:
+                self._sync_folders()
         except lmdb.Error as error:
             self.close()
             if is_full(path, error):
@@ -173,6 +176,15 @@ class Environment:
             with self.write() as transaction:
                 migrations[step](self, transaction)
                 self.put_meta(transaction, _VERSION, str(step + 1).encode())
+
+    def _sync_folders(self) -> None:
+        """Make the names of a new store durable: LMDB syncs its file, never the folder."""
+        for folder in (self.path, self.path.parent):
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
     def _take_writer_lock(self) -> int:
         try:

@@ -68,8 +68,8 @@ def big_letter(**changes: Any) -> Content:
     )
     html = (
         "<!doctype html>\n<html><head><title>News</title></head><body>\n"
-        "<h1>Hello {{ first_name }}</h1>\n" + _PARAGRAPH * 6 + "<p>Your plan: <b>{{ plan }}</b>, balance "
-        "{{ balance }} EUR.</p>\n" + _PARAGRAPH * 6 + links + "<p>See you in {{ city }}. Your code is "
+        "<h1>Hello {{ first_name }}</h1>\n" + _PARAGRAPH * 7 + "<p>Your plan: <b>{{ plan }}</b>, balance "
+        "{{ balance }} EUR.</p>\n" + _PARAGRAPH * 7 + links + "<p>See you in {{ city }}. Your code is "
         "<code>{{ code }}</code>.</p>\n"
         + _PARAGRAPH
         * 4

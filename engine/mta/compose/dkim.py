@@ -14,9 +14,13 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from engine.model.address import AddressError, normalise_domain
 from engine.model.content import BodyCanon, DkimAlgorithm, DkimIdentity
+from engine.mta.compose.errors import ContentError
 
 SECONDS_PER_DAY = 86_400
+EXPIRE_DAYS_MAX = 365  # longer than any queue or forwarder; 3 to 7 limit replays
+_SELECTOR = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,62})(?:\.[A-Za-z0-9][A-Za-z0-9_-]{0,62})*\Z")
 _LINE_CHARS = 72  # of folded base64 and h= lists
 _WHITE_SPACE = re.compile(rb"[ \t]+")
 _HEADER_SPACE = re.compile(r"[ \t\r\n]+")
@@ -73,9 +77,11 @@ def body_hash(body: bytes, canon: BodyCanon) -> str:
 
 
 class Signature:
-    """One identity's DKIM-Signature field for one content; `names` are the message's fields in order."""
+    """One identity's DKIM-Signature field for one content."""
 
     def __init__(self, identity: DkimIdentity, names: Sequence[str]) -> None:
+        """`names` are the message's fields in order. Raises ContentError."""
+        _check(identity)
         self.key = identity.key
         self.algorithm = identity.algorithm
         self.body = identity.body
@@ -96,6 +102,19 @@ class Signature:
         state.update(f"{self._relaxed_head}{times}{self._relaxed_names}{hashed_body}; b=".encode())
         request = SigningRequest(self.key, self.algorithm, state.digest())
         return request, f"DKIM-Signature: {self._head}{times}{self._names}{hashed_body};\r\n\tb="
+
+
+def _check(identity: DkimIdentity) -> None:
+    try:
+        domain = normalise_domain(identity.domain)
+    except AddressError as error:
+        raise ContentError("dkim", 0, f"signing domain {error}") from None
+    if domain != identity.domain:
+        raise ContentError("dkim", 0, "the signing domain is not in lower-case A-labels", f"write {domain}")
+    if not _SELECTOR.match(identity.selector):
+        raise ContentError("dkim", 0, "the selector is no DNS name (RFC 6376 3.1)")
+    if not 0 <= identity.expire_days <= EXPIRE_DAYS_MAX:
+        raise ContentError("dkim", 0, f"expire_days must lie between 0 (never) and {EXPIRE_DAYS_MAX}")
 
 
 def signed_names(names: Sequence[str]) -> list[str]:

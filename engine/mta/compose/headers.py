@@ -11,6 +11,8 @@ import re
 from binascii import b2a_base64
 from datetime import UTC, datetime
 
+from engine.model.address import AddressError, parse_address
+
 LINE_OCTETS_MAX = 78  # RFC 5322 2.1.1, what it asks for
 LINE_OCTETS_HARD_MAX = 998  # RFC 5322 2.1.1, what it allows
 _ENCODED_LINE_MAX = 76  # RFC 2047 2
@@ -20,6 +22,7 @@ _FIRST_WORD_LEAST = 16
 ADDRESS_CHARS_MAX = 254  # RFC 5321 4.5.3.1.3
 TEXT_CHARS_MAX = 2_000  # of one header text; receivers cap the whole header (Gmail 552 5.3.4)
 
+_USUAL_ADDRESS = re.compile(r"[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*@[a-z0-9_-]+(?:\.[a-z0-9_-]+)+\Z")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*\Z")
 _Q_LITERAL = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!*+-/")
@@ -124,6 +127,17 @@ def _phrase(text: str, column: int) -> str:
 def place(name: str, value: str) -> str:
     """A value that must not be broken: on the field's first line if it fits, else on its second."""
     return value if len(name) + 2 + len(value) <= LINE_OCTETS_MAX else f"\r\n {value}"
+
+
+def is_address(text: str) -> bool:
+    """Whether `text` is one bare address. Intake has parsed it already; here it goes into a header."""
+    if _USUAL_ADDRESS.match(text) and len(text) <= ADDRESS_CHARS_MAX:
+        return True
+    try:
+        parse_address(text)
+    except AddressError:
+        return False
+    return True
 
 
 def recipient(address: str) -> str:

@@ -9,7 +9,7 @@ header values are one line. ContentError while compiling, RenderError while comp
 """
 
 import hashlib
-import os
+import secrets
 from base64 import b32encode
 from collections.abc import Sequence
 
@@ -90,7 +90,7 @@ def compile_content(content: Content, tokens: TokenKeys, *, random: bytes | None
 
     `random`: 16 octets or more that nobody can guess (default: the system's); tests fix them.
     """
-    return CompiledContent(content, tokens, os.urandom(32) if random is None else random)
+    return CompiledContent(content, tokens, secrets.token_bytes(32) if random is None else random)
 
 
 class CompiledContent:
@@ -168,7 +168,7 @@ class CompiledContent:
         if len(row) != len(self.content.fields):
             raise RenderError(f"the merge row has {len(row)} values for {len(self.content.fields)} fields")
         recipient = envelope.recipient
-        if "\r" in recipient or "\n" in recipient or len(recipient) > headers.ADDRESS_CHARS_MAX:
+        if not headers.is_address(recipient):
             raise RenderError("the recipient is no address")
         payload = self._payload(envelope)
         token = encode_payload(payload)

@@ -83,12 +83,12 @@ def reply_text(answer: Reply | TransportFailure | None, recipient: str) -> str:
     if answer is None:
         return ""
     text = str(answer)
-    lowered = text.lower()
-    if recipient.lower() in lowered:
-        text = re.sub(re.escape(recipient), "<rcpt>", text, flags=re.IGNORECASE)
     local = recipient.rpartition("@")[0].lower()
-    if len(local) >= LOCAL_PART_MIN and local in lowered:
-        text = re.sub(rf"(?<![\w.]){re.escape(local)}(?![\w.])", "<rcpt>", text, flags=re.IGNORECASE)
+    if local and local in text.lower():
+        text = re.sub(re.escape(recipient), "<rcpt>", text, flags=re.IGNORECASE)
+        if len(local) >= LOCAL_PART_MIN:
+            alone = rf"(?<![\w.]){re.escape(local)}(?![\w.])"
+            text = re.sub(alone, "<rcpt>", text, flags=re.IGNORECASE)
     if not text.isprintable():
         text = "".join(char if char.isprintable() else " " for char in text)
     if len(text) * 4 <= REPLY_TEXT_MAX:

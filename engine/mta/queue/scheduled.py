@@ -46,10 +46,10 @@ class ScheduledQueue:
             self._ids.append(spool_id)
 
     def take(self, limit: int, below: int = 2**64 - 1) -> "array[int]":
-        """Up to `limit` ids from the front, as long as they are <= `below`; the first one in any case."""
+        """Up to `limit` ids from the front, as long as they are <= `below`; the very first in any case."""
         head = self._head
         end = min(len(self._ids), head + limit)
-        stop = head + 1
+        stop = min(head + 1, end)
         while stop < end and self._ids[stop] <= below:
             stop += 1
         taken = self._ids[head:stop]
@@ -61,6 +61,13 @@ class ScheduledQueue:
             del self._ids[: self._head]
             self._head = 0
         return taken
+
+    def moved(self) -> "ScheduledQueue":
+        """A queue with all our ids; we are empty then."""
+        other = ScheduledQueue(self.campaign, self.domain)
+        other._ids, other._head = self._ids, self._head
+        self._ids, self._head = array("Q"), 0
+        return other
 
 
 class ScheduledQueues:
@@ -108,13 +115,16 @@ class ScheduledQueues:
         return iter(self._queues)
 
     def remove_campaign(self, campaign: int) -> list[ScheduledQueue]:
-        """Take a whole campaign out (cancelled); returns its queues with their ids."""
+        """Take a whole campaign out (cancelled); returns its queues with their ids.
+
+        Whoever still holds one of the queues that were here finds it empty.
+        """
         removed = []
         for domain in list(self._queues):
             queue = self._queues[domain].pop(campaign, None)
             if queue is not None:
-                removed.append(queue)
                 self.waiting -= len(queue)
+                removed.append(queue.moved())
                 if not self._queues[domain]:
                     del self._queues[domain]
         return removed

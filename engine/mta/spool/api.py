@@ -139,8 +139,8 @@ class Spool(Protocol):
     def lease(self, orders: Sequence[Sequence[int]], now: float) -> Pending[list[list[Lease]]]:
         """For each order the leases made of it: one for all plain envelopes, one for each suspect one.
 
-        Ids that are leased already, or gone, are left out silently; one that does not open (damaged,
-        or its key destroyed) is quarantined.
+        Ids that are leased already, gone, held or quarantined are left out silently; one that does not
+        open (damaged, or its key destroyed) is quarantined.
         """
         ...
 

@@ -152,11 +152,10 @@ def decode_envelope(spool_id: int, record: bytes, sealer: RowSealer) -> Envelope
 def is_intact(record: bytes) -> bool:
     """Whether head and domain can be read at all."""
     size = len(record)
-    return (
-        size >= HEAD_SIZE
-        and size >= HEAD_SIZE + record[HEAD_SIZE - 5]
-        and record[HEAD_SIZE : HEAD_SIZE + record[HEAD_SIZE - 5]].isascii()
-    )
+    if size < HEAD_SIZE:
+        return False
+    end = HEAD_SIZE + record[HEAD_SIZE - 5]
+    return end <= size and record[HEAD_SIZE:end].isascii()
 
 
 def rebuilt(campaign: int, record: bytes) -> bytes:
@@ -184,7 +183,7 @@ def record_is_parked(record: bytes) -> bool:
 
 def record_is_queued(record: bytes) -> bool:
     """Neither deferred, nor held, nor quarantined."""
-    return not record_is_parked(record) and record[20:28] == b"\0\0\0\0\0\0\0\0"
+    return not record[HEAD_SIZE - 6] & (HELD | QUARANTINED) and record[20:28] == b"\0\0\0\0\0\0\0\0"
 
 
 def record_attempt(record: bytes) -> int:

@@ -164,6 +164,22 @@ async def test_a_finished_child_of_a_restarted_supervisor_starts_afresh(autojump
         assert "t:hello" in stage.events
 
 
+async def test_a_stop_that_meets_a_nested_give_up_is_not_taken_for_the_next_life(
+    autojump_clock: MockClock,
+) -> None:
+    stage = Stage()
+    inner = SupervisorSpec("inner", stage.spec("b"), restarts_max=0)
+    spec = SupervisorSpec("root", (*stage.spec("a"), inner), Strategy.ONE_FOR_ALL, restarts_max=1_000)
+    async with running_tree(spec) as tree:
+        for passes in range(100):
+            tree.kill("b")
+            for _ in range(passes % 10):
+                await trio.lowlevel.checkpoint()
+            tree.kill("a")
+            await until_quiet()
+        assert stage.events.count("+b") == tree.child_statistics("inner").incarnation
+
+
 async def test_a_nested_supervisor_with_a_time_limit_is_stopped_firmly(autojump_clock: MockClock) -> None:
     async def deaf(context: Context[Any], task_status: trio.TaskStatus[None]) -> None:
         task_status.started()

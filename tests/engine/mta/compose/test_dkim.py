@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.model.content import BodyCanon, DkimAlgorithm, DkimIdentity
-from engine.mta.compose import CompiledContent, compile_content
+from engine.mta.compose import CompiledContent, ContentError, compile_content
 from engine.mta.compose.dkim import body_hash, folded_signature, relaxed_field, signed_names
 from tests.engine.mta.compose.test_mime import AWKWARD
 from tests.fakes.letters import NOW, big_letter, content, envelope, token_keys
@@ -188,6 +188,21 @@ def test_names_that_may_occur_once_are_named_once_more() -> None:
     names = signed_names(["From", "X-A"])
     assert names[:3] == ["from", "x-a", "from"]
     assert names.count("to") == 1
+
+
+@pytest.mark.parametrize(
+    "identity",
+    [
+        DkimIdentity("example.org;x", "s", "k"),
+        DkimIdentity("Example.org", "s", "k"),
+        DkimIdentity("example.org", "s\r\nBcc: x@y.example", "k"),
+        DkimIdentity("example.org", "", "k"),
+        DkimIdentity("example.org", "s", "k", expire_days=-1),
+    ],
+)
+def test_an_identity_that_cannot_stand_in_a_header_is_refused(identity: DkimIdentity) -> None:
+    with pytest.raises(ContentError, match="dkim"):
+        compile_content(content(dkim=(identity,)), token_keys())
 
 
 def test_long_signatures_are_folded() -> None:

@@ -226,6 +226,8 @@ def test_a_local_part_beyond_ascii_asks_for_smtputf8_and_leaves_the_message_7_bi
         ({"row": ("a",)}, "1 values for 5 fields"),
         ({"row": ("a",) * 6}, "6 values for 5 fields"),
         ({"recipient": "a@b.example\r\nBcc: x@y.example"}, "no address"),
+        ({"recipient": "a@b.example, c@d.example"}, "no address"),
+        ({"recipient": "a@b.example\0"}, "no address"),
         ({"subscriber": 1 << 48}, "token"),
         ({"accepted_at": 1e12}, "token"),
         ({"row": ("x" * 4_000_000, "x" * 4_000_000, "x" * 4_000_000, "", "")}, "larger"),

@@ -27,6 +27,7 @@ from tests.contract.spool import (
     states,
 )
 from tests.contract.spool_machine import SpoolMachine
+from tests.contract.spool_trouble import SpoolTroubleContract
 from tests.fakes.portal import Portal
 from tests.fakes.spool_house import MASTER, LmdbHouse, SpoolHouse, lmdb_house, quick_folder
 
@@ -43,7 +44,7 @@ async def house(folder: Path) -> AsyncIterator[LmdbHouse]:
         yield house
 
 
-class TestLmdbSpool(SpoolContract):
+class TestLmdbSpool(SpoolContract, SpoolTroubleContract):
     pass
 
 
@@ -63,12 +64,12 @@ class LmdbMachine(SpoolMachine):
 
 
 class TestAnyLife(LmdbMachine.TestCase):
-    settings = settings(max_examples=15, stateful_step_count=25, deadline=None)
+    settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
 
 
 @pytest.mark.long
 class TestAnyLongLife(LmdbMachine.TestCase):
-    settings = settings(max_examples=1_000, stateful_step_count=60, deadline=None)
+    settings = settings(max_examples=600, stateful_step_count=60, deadline=None)
 
 
 # --- commits that fail -----------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from hypothesis import settings
 
 from tests.contract.spool import SpoolContract, a_chunk, a_content
 from tests.contract.spool_machine import SpoolMachine
+from tests.contract.spool_trouble import SpoolTroubleContract
 from tests.fakes.spool_house import MemoryHouse, SpoolHouse
 
 
@@ -16,7 +17,7 @@ def house() -> MemoryHouse:
     return MemoryHouse()
 
 
-class TestMemorySpool(SpoolContract):
+class TestMemorySpool(SpoolContract, SpoolTroubleContract):
     pass
 
 
@@ -40,7 +41,7 @@ class TestAnyLife(MemoryMachine.TestCase):
 
 @pytest.mark.long
 class TestAnyLongLife(MemoryMachine.TestCase):
-    settings = settings(max_examples=2_000, stateful_step_count=60, deadline=None)
+    settings = settings(max_examples=600, stateful_step_count=60, deadline=None)
 
 
 async def test_everything_is_done_at_once(house: MemoryHouse) -> None:

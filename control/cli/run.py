@@ -1,0 +1,239 @@
+"""The running part of `emass send`: an engine, a feeder, a watcher, and the report at the end.
+
+The feeder cuts chunks and puts them on the bus, never further ahead than a set backlog; the job record
+counts them. The watcher folds events and shows progress until the job is finished, its time is up, or
+somebody says stop. Ctrl-C stops politely: open transactions finish, everything is settled; a second
+one stops firmly. What waits stays in the data folder, and the command that goes on with it is printed.
+"""
+
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import trio
+from msgspec.structs import replace
+from rich.console import Console
+
+from control.cli.errors import CliError, InputError
+from control.cli.fold import Fold
+from control.cli.job import VERDICT_FILE, Job, cut_chunks, save_job
+from control.cli.people import People, Refused
+from control.cli.progress import Progress, Snapshot
+from control.cli.report import CampaignReport, find_mistakes, print_report, report_json
+from control.cli.until import Until
+from control.cli.verdicts import VerdictFile
+from engine.app import Engine, EngineError, egress_sources, open_engine, resolver_config
+from engine.bus.api import Subscription
+from engine.config import Config
+from engine.model.content import Content
+from engine.model.event import decode_events
+from engine.model.reply import TransportFailure
+from engine.model.submission import SubmitChunk, SubmitContent
+from engine.mta.net.mx import Route
+from engine.mta.net.resolver import Resolver
+from engine.mta.net.smarthost import literal_route
+from engine.mta.spool.api import StateCounts
+from engine.runtime.clock import SystemClock
+from engine.runtime.supervisor import SupervisorGaveUp
+
+BACKLOG_CHUNKS_MAX = 8  # on the bus and not yet accepted
+BACKLOG_ENVELOPES_MAX = 2_000_000  # accepted and not yet finished: 0.4 GB of spool
+WATCH_SECONDS = 0.1
+FOLD_BATCHES = 512
+LAST_EVENTS_SECONDS = 0.3
+
+
+def run_job(
+    *,
+    folder: Path,
+    job: Job,
+    content: Content,
+    people: People,
+    config: Config,
+    until: Until,
+    as_json: bool,
+) -> int:
+    """Send, show, report. Returns the exit code; raises CliError for what the user must mend."""
+    run = Run(folder, job, content, people, config, until)
+
+    async def live() -> tuple[Run, CampaignReport]:
+        return run, await run.live()
+
+    return conclude(live, as_json=as_json, hint=run.resume_hint)
+
+
+def conclude(
+    live: Callable[[], Awaitable[tuple["Run", CampaignReport]]], *, as_json: bool, hint: str = ""
+) -> int:
+    """Run `live` under trio and print its report; the engine's own errors become one line."""
+    run: Run
+    report: CampaignReport
+    try:
+        run, report = trio.run(live)
+    except* (CliError, EngineError, SupervisorGaveUp) as group:
+        raise _one_line(group, hint) from None
+    if as_json:
+        print(report_json(report))
+    else:
+        print_report(report, Console())
+    if not run.finished:
+        print(f"emass: {report.counts.deferred:,} messages wait; {run.resume_hint}", file=sys.stderr)
+    return 1 if find_mistakes(report) else 0
+
+
+def _one_line(group: BaseExceptionGroup[Any], hint: str) -> CliError:
+    error = group.exceptions[0]
+    if isinstance(error, BaseExceptionGroup):
+        return _one_line(error, hint)
+    if isinstance(error, CliError):
+        return error
+    if isinstance(error, SupervisorGaveUp):
+        cause = f": {error.__cause__}" if error.__cause__ else ""
+        return CliError(f"the engine gave up: {error}{cause}" + (f"; {hint}" if hint else ""))
+    return CliError(str(error))
+
+
+class Run:
+    """One run over a job's folder."""
+
+    def __init__(
+        self, folder: Path, job: Job, content: Content, people: People, config: Config, until: Until
+    ) -> None:
+        self.finished = False
+        self._folder = folder
+        self._job = job
+        self._content = content
+        self._people = people
+        self._config = config
+        self._until = until
+        self._fold = Fold(job.campaign)
+        self._verdicts = VerdictFile(folder / VERDICT_FILE)
+        self._refused = 0
+        self._read = 0  # people cut into chunks so far
+        self._reading = True
+        self._stop = trio.Event()
+
+    @property
+    def resume_hint(self) -> str:
+        return f"go on with: emass send --data {self._folder} --resume"
+
+    async def live(self) -> CampaignReport:
+        route = await self._route()
+        with self._verdicts:
+            return await self._send(route)
+
+    async def _send(self, route: Route | None) -> CampaignReport:
+        async with open_engine(self._config, static_route=route) as engine:
+            events = engine.parts.bus.subscribe(f"events.{self._config.node.name}", "report")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._heed_signals, engine, nursery.cancel_scope)
+                nursery.start_soon(self._feed, engine)
+                nursery.start_soon(self._follow, events)
+                with Progress() as progress:
+                    await self._watch(engine, progress)
+                nursery.cancel_scope.cancel()
+            await engine.stop()
+            with trio.move_on_after(LAST_EVENTS_SECONDS):
+                await self._follow(events)
+            counts = engine.counts(self._job.campaign)
+            self.finished = not self._reading and not counts.deferred
+            return CampaignReport(
+                counts,
+                self._fold.seconds,
+                self._fold.reports(),
+                self._refused,
+                str(self._folder / VERDICT_FILE) if self._refused else "",
+                str(self._folder),
+            )
+
+    async def _route(self) -> Route | None:
+        text = self._job.options.route
+        if not text:
+            return None
+        clock = SystemClock()
+        resolver = Resolver(resolver_config(self._config, egress_sources(self._config)), clock.monotonic)
+        route = await literal_route(text, resolver)
+        if isinstance(route, TransportFailure):
+            raise InputError(f"--route {text}: {route.detail or route.kind.value}")
+        return route
+
+    async def _feed(self, engine: Engine) -> None:
+        """Submit what was not submitted before; count everything."""
+        await engine.submit([SubmitContent(self._content)])
+        already = self._job.chunks_published
+        number = 0
+        for chunk in cut_chunks(self._people, self._job, self._refuse):
+            number += 1
+            self._read += len(chunk.entries)
+            self._fold.expect(chunk.id, [entry.recipient.rpartition("@")[2] for entry in chunk.entries])
+            if number > already:
+                while engine.backlog() > BACKLOG_CHUNKS_MAX or self._ahead(engine) > BACKLOG_ENVELOPES_MAX:
+                    await trio.sleep(WATCH_SECONDS)
+                await engine.submit([SubmitChunk(chunk)])
+                self._job = replace(
+                    self._job,
+                    chunks_published=number,
+                    people_published=self._job.people_published + len(chunk.entries),
+                )
+                save_job(self._folder, self._job)
+            await trio.lowlevel.checkpoint()
+        self._reading = False
+        self._job = replace(self._job, complete=True)
+        save_job(self._folder, self._job)
+        if not number:
+            self._stop.set()
+
+    def _ahead(self, engine: Engine) -> int:
+        return engine.counts(self._job.campaign).deferred
+
+    def _refuse(self, refused: Refused) -> None:
+        self._refused += 1
+        self._verdicts.write(refused)
+
+    async def _follow(self, events: Subscription) -> None:
+        """Fold events as they are published. Never acknowledged: a resumed run folds all of them again."""
+        while True:
+            for delivery in await events.receive(FOLD_BATCHES):
+                self._fold.add(decode_events(delivery.payload))
+            await trio.lowlevel.checkpoint()
+
+    async def _watch(self, engine: Engine, progress: Progress) -> None:
+        """Return when the job is finished, its time is up, or a stop was asked for."""
+        started = trio.current_time()
+        while not self._stop.is_set():
+            counts = engine.counts(self._job.campaign)
+            to_send = self._people.total_estimate if self._reading else self._read
+            note = "reading the list" if self._reading else ""
+            progress.show(
+                Snapshot(counts, max(to_send, self._read), self._fold.retrying, note), trio.current_time()
+            )
+            if engine.stopped.is_set():
+                return
+            if not self._reading and self._is_over(counts):
+                return
+            if self._until.seconds is not None and trio.current_time() - started > self._until.seconds:
+                return
+            with trio.move_on_after(WATCH_SECONDS):
+                await self._stop.wait()
+
+    def _is_over(self, counts: StateCounts) -> bool:
+        if counts.accepted < self._read:
+            return False
+        if self._until.first_pass:
+            return self._fold.first_attempts >= self._read
+        return counts.deferred == 0
+
+    async def _heed_signals(self, engine: Engine, everything: trio.CancelScope) -> None:
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            asked = 0
+            async for _ in signals:
+                asked += 1
+                if asked == 1:
+                    with suppress(OSError):
+                        print("emass: stopping; open transactions finish first", file=sys.stderr)
+                    self._stop.set()
+                else:
+                    everything.cancel()

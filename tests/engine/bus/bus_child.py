@@ -1,0 +1,68 @@
+"""Another process on the local bus: one member that does one thing. Run by test_local.
+
+bus_child.py ROOT read MEMBER STREAM CONSUMER     prints each entry, then acknowledges it
+bus_child.py ROOT publish MEMBER STREAM           publishes 1, 2, 3, ...; prints each when durable
+bus_child.py ROOT claim MEMBER COUNT              creates claims c0, c1, ...; prints "ready" and those it got
+bus_child.py ROOT serve MEMBER SUBJECT            answers every question
+bus_child.py ROOT ask MEMBER SUBJECT              asks for a minute as a temporary member
+"""
+
+import sys
+from pathlib import Path
+
+import trio
+
+from engine.bus.local import LocalBus
+from engine.storage import StorageError
+
+
+async def read(bus: LocalBus, stream: str, consumer: str) -> None:
+    subscription = bus.subscribe(stream, consumer)
+    while True:
+        for one in await subscription.receive(10):
+            print(one.writer, one.sequence, one.payload.decode(), flush=True)
+            await subscription.acknowledge(one)
+
+
+async def publish(bus: LocalBus, stream: str) -> None:
+    number = 0
+    while True:
+        number += 1
+        print(await bus.publish(stream, [b"%d" % number]), flush=True)
+
+
+async def claim(bus: LocalBus, count: str) -> None:
+    print("ready", flush=True)
+    for number in range(int(count)):
+        if await bus.create("claims", f"c{number}", bus.member.encode()) is None:
+            print(f"c{number}", flush=True)
+    print("done", flush=True)
+
+
+async def serve(bus: LocalBus, subject: str) -> None:
+    questions = bus.serve(subject)
+    while True:
+        for question in await questions.receive(10):
+            await question.answer(b"re: " + question.payload)
+
+
+async def ask(bus: LocalBus, subject: str) -> None:
+    print("asking", flush=True)
+    await bus.ask(subject, b"show", 60.0)
+
+
+async def main(root: str, what: str, member: str, *arguments: str) -> None:
+    bus = LocalBus(Path(root), member, temporary=what == "ask", group_seconds=0.001, poll_seconds=0.005)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(bus.run)
+        await {"read": read, "publish": publish, "claim": claim, "serve": serve, "ask": ask}[what](
+            bus, *arguments
+        )
+        await trio.sleep_forever()
+
+
+if __name__ == "__main__":
+    try:
+        trio.run(main, *sys.argv[1:])
+    except StorageError:
+        sys.exit(3)
