@@ -44,7 +44,8 @@ LETTER = """<!doctype html>
 <ul><li><a href="https://garden-letter.example/peas">How to sow peas</a></li>
 <li><a href="https://garden-letter.example/roses">Roses, cut by cut</a></li></ul>
 <p>Warm wishes from the garden,<br>Edith &amp; Tomás</p>
-<p><small>You get this letter because you asked for it. <a href="{{ unsubscribe_url }}">Unsubscribe</a></small></p>
+<p><small>You get this letter because you asked for it.
+<a href="{{ unsubscribe_url }}">Unsubscribe</a></small></p>
 </body></html>
 """
 

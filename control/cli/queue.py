@@ -6,6 +6,7 @@ what the disk holds.
 """
 
 import json
+import os
 import time
 from collections import Counter
 from pathlib import Path
@@ -100,7 +101,9 @@ def _facts(folder: Path, domain: str | None, state: str | None) -> dict[str, Any
             {
                 "domain": name,
                 **counter,
-                "next_attempt_seconds": round(max(0.0, next_due[name] - now), 1) if name in next_due else None,
+                "next_attempt_seconds": round(max(0.0, next_due[name] - now), 1)
+                if name in next_due
+                else None,
             }
             for name, counter in sorted(domains.items(), key=lambda pair: -sum(pair[1].values()))
         ],
@@ -110,13 +113,17 @@ def _facts(folder: Path, domain: str | None, state: str | None) -> dict[str, Any
                 "domain": item.domain,
                 "state": item.state,
                 "attempts": item.attempt,
-                "next_attempt_seconds": round(max(0.0, item.due - now), 1) if item.due else None,
+                "next_attempt_seconds": _from_now(item.due, now),
                 "expires_in_seconds": round(item.expires_at - now),
                 "was_ambiguous": item.was_ambiguous,
             }
             for item in shown
         ],
     }
+
+
+def _from_now(due: float, now: float) -> float | None:
+    return round(max(0.0, due - now), 1) if due else None
 
 
 def _count_facts(counts: StateCounts) -> dict[str, int]:
@@ -130,14 +137,26 @@ async def _ask_engine(folder: Path) -> dict[str, Any] | None:
     nodes = [name for name in members if not name.startswith("cli-")]
     if not nodes:
         return None
-    async with LocalBus.visiting(bus_folder) as bus:
-        for node in nodes:
-            try:
-                answer = await bus.ask(f"engine.{node}", b'{"command":"show"}', ASK_SECONDS)
-            except NoAnswer:
-                continue
-            told: dict[str, Any] = json.loads(answer)
-            return told
+    bus = LocalBus(bus_folder, f"cli-{os.getpid()}")
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(bus.run)
+            answer = await _ask_one(bus, nodes)
+            bus.close()
+    finally:
+        bus.close_files()
+        LocalBus.remove_member(bus_folder, f"cli-{os.getpid()}")
+    return answer
+
+
+async def _ask_one(bus: LocalBus, nodes: list[str]) -> dict[str, Any] | None:
+    for node in nodes:
+        try:
+            answer = await bus.ask(f"engine.{node}", b'{"command":"show"}', ASK_SECONDS)
+        except NoAnswer:
+            continue
+        told: dict[str, Any] = json.loads(answer)
+        return told
     return None
 
 

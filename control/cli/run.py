@@ -136,8 +136,8 @@ class Run:
                     await self._watch(engine, progress)
                 nursery.cancel_scope.cancel()
             await engine.stop()
-            with trio.move_on_after(LAST_EVENTS_SECONDS):
-                await self._follow(events)
+            with trio.move_on_after(LAST_EVENTS_SECONDS), suppress(trio.ClosedResourceError):
+                await self._follow(events)  # to the end: a stopped engine publishes no more
             counts = engine.counts(self._job.campaign)
             self.finished = not self._reading and not counts.deferred
             return CampaignReport(
@@ -170,8 +170,8 @@ class Run:
             self._read += len(chunk.entries)
             self._fold.expect(chunk.id, [entry.recipient.rpartition("@")[2] for entry in chunk.entries])
             if number > already:
-                while engine.backlog() > BACKLOG_CHUNKS_MAX or self._ahead(engine) > BACKLOG_ENVELOPES_MAX:
-                    await trio.sleep(WATCH_SECONDS)
+                while self._is_far_ahead(engine):  # noqa: ASYNC110
+                    await trio.sleep(WATCH_SECONDS)  # the spool's counters ring no bell
                 await engine.submit([SubmitChunk(chunk)])
                 self._job = replace(
                     self._job,
@@ -186,8 +186,10 @@ class Run:
         if not number:
             self._stop.set()
 
-    def _ahead(self, engine: Engine) -> int:
-        return engine.counts(self._job.campaign).deferred
+    def _is_far_ahead(self, engine: Engine) -> bool:
+        if engine.backlog() > BACKLOG_CHUNKS_MAX:
+            return True
+        return engine.counts(self._job.campaign).deferred > BACKLOG_ENVELOPES_MAX
 
     def _refuse(self, refused: Refused) -> None:
         self._refused += 1

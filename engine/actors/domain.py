@@ -72,7 +72,11 @@ async def _settle_all(
     await scheduler.tell(Unroutable(name, key, context.ref, places, retry_time))
     quiet_since = trio.current_time()
     exhausted = False
-    while not (exhausted and not holder.held) and trio.current_time() - quiet_since < IDLE_SECONDS:
+    ordered = 0  # leases that are on their way to the holder
+    while (
+        not (exhausted and not ordered and not holder.held)
+        and trio.current_time() - quiet_since < IDLE_SECONDS
+    ):
         batch = await batch_within(context.mailbox, 64, IDLE_SECONDS)
         if batch is None:
             return
@@ -81,6 +85,7 @@ async def _settle_all(
                 case Offer():
                     quiet_since = trio.current_time()
                     exhausted = message.exhausted or not bouncing
+                    ordered += 1
                     await spooler.tell(
                         OrderLeases(
                             [
@@ -90,7 +95,7 @@ async def _settle_all(
                         )
                     )
                 case Bell():
-                    pass
+                    ordered = max(0, ordered - 1)
                 case _:
                     raise AssertionError(f"domain {name} got {message!r}")
         if holder.granted:

@@ -8,6 +8,7 @@ little nicer than the engine, so that the loop is never late because of a signat
 
 import hashlib
 import os
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -34,6 +35,8 @@ def main(arguments: list[str]) -> int:
         return 2
     with suppress(OSError):
         os.nice(NICENESS)
+    # Whoever stops a whole process group means the engine; it still has messages to finish with us.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     def answer(frame: bytes) -> bytes:
         signatures = []

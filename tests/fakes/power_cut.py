@@ -123,6 +123,7 @@ def main(folder: Path) -> None:
     for line in (folder / "said").read_text().splitlines():
         known.take(line)
     octets, keys = (folder / "data.mdb").read_bytes(), (folder / "rows.keys").read_bytes()
+    shutil.rmtree(folder / "opened", ignore_errors=True)  # of a run that did not come to its end
     trio.run(check, octets, keys, known, folder / "opened")
 
 

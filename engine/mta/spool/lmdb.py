@@ -28,30 +28,29 @@ from engine.mta.spool.api import (
     PROCESS_CRASHES_MAX,
     Acceptance,
     Lease,
-    Listed,
     QueueEntry,
     Recovery,
     Settled,
     SpoolError,
-    StateCounts,
 )
 from engine.mta.spool.leases import OpenLeases, orphan, pack_lease, unpack_lease
-from engine.mta.spool.tables import NEXT_EVENT, NEXT_ID, NEXT_LEASE, StoredChunk, StoredContent, Tables
+from engine.mta.spool.reader import SpoolReads
+from engine.mta.spool.tables import NEXT_EVENT, NEXT_ID, NEXT_LEASE, StoredChunk, StoredContent
 from engine.storage import Committer, Environment, Pending
 from engine.storage.environment import Transaction
 
 SECONDS_PER_DAY = 86_400
 
 
-class LmdbSpool:
+class LmdbSpool(SpoolReads):
     """`Spool` over one environment. One per process; it outlives the spooler actor."""
 
     def __init__(
         self, environment: Environment, committer: Committer, keyring: RowKeyring, *, producer: str
     ) -> None:
+        super().__init__(environment, producer)
         self.producer = producer
-        self._environment = environment
-        self._tables = tables = Tables(environment, producer)
+        tables = self._tables
         self.epoch = tables.epoch
         self._committer = committer
         self._keyring = keyring
@@ -81,18 +80,6 @@ class LmdbSpool:
                 raise SpoolError(f"campaign {content.campaign} is known with another content")
 
         return self._committer.submit(operation)
-
-    def content(self, campaign: int) -> Content | None:
-        with self._environment.read() as transaction:
-            stored = self._tables.content_of(transaction, campaign)
-        return None if stored is None else stored.content
-
-    def campaigns(self) -> list[int]:
-        with (
-            self._environment.read() as transaction,
-            transaction.cursor(db=self._tables.contents) as cursor,
-        ):
-            return [int.from_bytes(key, "big") for key in cursor.iternext(values=False)]
 
     def _sealer(self, campaign: int) -> RowSealer:
         sealer = self._sealers.get(campaign)
@@ -352,17 +339,6 @@ class LmdbSpool:
                 found = cursor.next()
             return codec.DUE_KEY.unpack(cursor.key())[0] / 1000 if found else None
 
-    def events(self, after: int, limit: int) -> list[tuple[int, bytes]]:
-        with self._environment.read() as transaction, transaction.cursor(db=self._tables.events) as cursor:
-            if not cursor.set_range((after + 1).to_bytes(8, "big")):
-                return []
-            batches = []
-            for key, value in cursor:
-                batches.append((int.from_bytes(key, "big"), bytes(value)))
-                if len(batches) == limit:
-                    break
-            return batches
-
     def trim_events(self, before: int) -> Pending[None]:
         """Batches are whole: the one that holds `before` - 1 goes only if it ends there."""
 
@@ -379,17 +355,3 @@ class LmdbSpool:
                     transaction.delete(start.to_bytes(8, "big"), db=self._tables.events)
 
         return self._committer.submit(operation)
-
-    def counts(self, campaign: int) -> StateCounts:
-        with self._environment.read() as transaction:
-            return self._tables.counts_of(transaction, campaign)
-
-    def listing(self, after: int, limit: int) -> list[Listed]:
-        with self._environment.read() as transaction, transaction.cursor(db=self._tables.envelopes) as cursor:
-            found: list[Listed] = []
-            if cursor.set_range((after + 1).to_bytes(8, "big")):
-                for key, record in cursor:
-                    found.append(codec.listed(int.from_bytes(key, "big"), record))
-                    if len(found) == limit:
-                        break
-            return found

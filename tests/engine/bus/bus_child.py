@@ -7,6 +7,7 @@ bus_child.py ROOT serve MEMBER SUBJECT            answers every question
 bus_child.py ROOT ask MEMBER SUBJECT              asks for a minute as a temporary member
 """
 
+import random
 import sys
 from pathlib import Path
 
@@ -36,6 +37,7 @@ async def claim(bus: LocalBus, count: str) -> None:
     for number in range(int(count)):
         if await bus.create("claims", f"c{number}", bus.member.encode()) is None:
             print(f"c{number}", flush=True)
+        await trio.sleep(random.uniform(0, 0.01))
     print("done", flush=True)
 
 

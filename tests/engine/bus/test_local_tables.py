@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from engine.bus import local_tables
 from engine.bus.api import PositionLost
 from engine.bus.local_members import Members
 from engine.bus.local_store import Store
-from engine.bus.local_tables import CREATE_LOCK, LocalWatch, Tables
+from engine.bus.local_tables import CREATE_LOCK, LocalWatch, Tables, write_row
 from engine.runtime.clock import SystemClock
 from engine.storage import StorageError
 
@@ -22,10 +23,12 @@ DAY = 86_400.0
 class Desk:
     """One member's tables on a clock that the test moves."""
 
-    def __init__(self, root: Path, member: str) -> None:
+    def __init__(self, root: Path, member: str, poll_seconds: float = 0.005) -> None:
         self.now = 1_800_000_000.0
         clock = SystemClock(wall=lambda: self.now, monotonic=lambda: self.now)
-        self.store = Store(root, member, clock, map_octets=1024**2, group_seconds=0.0, poll_seconds=0.005)
+        self.store = Store(
+            root, member, clock, map_octets=1024**2, group_seconds=0.0, poll_seconds=poll_seconds
+        )
         self.tables = Tables(self.store, retention_seconds=7 * DAY)
 
     async def run(self, task_status: trio.TaskStatus[None]) -> None:
@@ -129,6 +132,20 @@ async def test_a_member_that_cannot_be_read_stops_creations(desk: Desk, tmp_path
     with pytest.raises(StorageError, match="broken"):
         await desk.tables.create("claims", "c1", b"x")
     assert desk.tables.get("claims", "c1") is None
+
+
+async def test_a_creation_sees_a_member_that_came_just_now(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, "control", poll_seconds=60.0)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(desk.run)
+        await trio.testing.wait_all_tasks_blocked()
+        late = Members(tmp_path, "late", 1024**2)
+        with late.own.environment.write() as transaction:
+            write_row(late.own, transaction, "claims", "c1", b"late", 0)
+        assert await desk.tables.create("claims", "c1", b"x") == b"late"
+        desk.store.close()
+    late.close()
+    desk.store.members.close()
 
 
 async def test_a_creation_that_was_not_served_fails_when_the_bus_stops(tmp_path: Path) -> None:

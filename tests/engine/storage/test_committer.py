@@ -315,7 +315,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     except OSError:
         done = None
     if done is None or done.returncode:
-        pytest.skip("may not mount a small disk (run as root)")
+        pytest.skip("a small disk cannot be mounted; cure: run as root")
     yield tmp_path
     subprocess.run(["umount", "-l", str(tmp_path)], check=True)
 
