@@ -37,7 +37,7 @@ from engine.mta.spool.tables import open_spool_environment
 from engine.runtime.clock import Clock, SystemClock
 from engine.runtime.supervisor import Tree
 from engine.storage import Committer, Space, StorageError
-from engine.tree import engine_tree
+from engine.tree import RESTARTS_MAX, engine_tree
 
 TOKEN_KEY_ID = 0  # rotation comes with the control plane; older ids keep verifying
 
@@ -93,6 +93,7 @@ async def open_engine(
     credentials: Credentials | None = None,
     clock: Clock | None = None,
     extra_sync_seconds: float = 0.0,
+    restarts_max: int = RESTARTS_MAX,
 ) -> AsyncIterator[Engine]:
     """Run a broadcaster over `config.node.data`. `static_route` sends all mail to one host."""
     clock = clock or SystemClock()
@@ -137,7 +138,8 @@ async def open_engine(
             credentials=credentials,
         )
         tree: Tree
-        tree = Tree(engine_tree(parts, lambda: tree.statistics()), clock=clock)  # noqa: PLW0108 - not yet bound
+        spec = engine_tree(parts, lambda: tree.statistics(), restarts_max=restarts_max)  # noqa: PLW0108 - not yet bound
+        tree = Tree(spec, clock=clock)
         engine = Engine(parts, tree)
         async with trio.open_nursery() as nursery:
             await nursery.start(engine.run)

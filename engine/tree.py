@@ -25,18 +25,20 @@ SPOOLER_MAILBOX = 20_000  # two settles per connection at most; full, connection
 SCHEDULER_MAILBOX = 20_000  # credits of every site and a route per domain
 
 
-def engine_tree(parts: Parts, statistics: Callable[[], SupervisorStatistics]) -> SupervisorSpec:
+def engine_tree(
+    parts: Parts, statistics: Callable[[], SupervisorStatistics], *, restarts_max: int = RESTARTS_MAX
+) -> SupervisorSpec:
     """The tree of one broadcaster. `statistics` gives the running tree's."""
     return SupervisorSpec(
         name="engine",
         strategy=Strategy.REST_FOR_ONE,
-        restarts_max=RESTARTS_MAX,
+        restarts_max=restarts_max,
         period_seconds=PERIOD_SECONDS,
         children=(
             ChildSpec("committing", committing(parts), mailbox_capacity=0, shutdown_seconds=30.0),
             ChildSpec("signers", signers(parts), mailbox_capacity=4_096),
             ChildSpec("spooler", spooler(parts), mailbox_capacity=SPOOLER_MAILBOX, shutdown_seconds=30.0),
-            ChildSpec("journal", journal(parts), mailbox_capacity=0, shutdown_seconds=30.0),
+            ChildSpec("journal", journal(parts), mailbox_capacity=1, shutdown_seconds=30.0),
             ChildSpec("resolver", resolver(parts), mailbox_capacity=4_096),
             parts.connections.spec(),
             parts.sites.spec(),

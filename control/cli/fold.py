@@ -5,6 +5,7 @@ number, so that feeding everything again after a restart changes nothing. Domain
 accepted when its `chunk_accepted` has come and `expect` has named them, in either order. Pure.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 
@@ -26,7 +27,7 @@ class _Domain:
 
     def __init__(self) -> None:
         self.counts = StateCounts()
-        self.reasons: dict[tuple[str, str], list[object]] = {}  # state, text -> count, sample
+        self.reasons: dict[tuple[str, str, str], list[object]] = {}  # state, text, status -> count, sample
 
 
 class Fold:
@@ -87,8 +88,8 @@ class Fold:
                 name,
                 domain.counts,
                 tuple(
-                    Reason(state, text, int(str(count)), str(sample))
-                    for (state, text), (count, sample) in domain.reasons.items()
+                    Reason(state, text, int(str(count)), str(sample), status)
+                    for (state, text, status), (count, sample) in domain.reasons.items()
                 ),
             )
             for name, domain in self._domains.items()
@@ -124,8 +125,8 @@ class Fold:
             self._reason(domain, state, event)
 
     def _reason(self, domain: _Domain, state: str, event: AttemptEvent) -> None:
-        text = event.rule or event.reason or event.verb
-        key = (state, text)
+        text = event.rule or event.reason or event.reply or event.verb
+        key = (state, text, _status(event.reply))
         known = domain.reasons.get(key)
         if known is not None:
             known[0] = int(str(known[0])) + 1
@@ -133,6 +134,13 @@ class Fold:
             domain.reasons[key] = [1, event.reply[:SAMPLE_CHARS]]
 
 
+def _status(reply: str) -> str:
+    """ "550 5.1.1" of a reply that begins so, "550" where there is no enhanced status (RFC 3463)."""
+    found = _STATUS.match(reply)
+    return found[0].rstrip() if found else ""
+
+
+_STATUS = re.compile(r"[2-5]\d\d( [245]\.\d{1,3}\.\d{1,3}(?!\S))?(?!\S)")
 _STATE = {
     "Delivered": "delivered",
     "Deferred": "deferred",

@@ -1,15 +1,17 @@
-"""The end of a campaign, for people (a table per domain) and for scripts (one JSON object).
+"""The end of a campaign, for people (a table per domain, then reasons) and for scripts (one JSON object).
 
-Counts are those of the spool; `find_mistakes` checks that they add up before anybody is shown
-them. Sample replies come from strangers' servers and are shown with their control characters
-escaped, without markup, and cut.
+Counts are those of the spool; `find_mistakes` checks that they add up before anybody is shown them.
+The table shows the columns that have something to say and fits the terminal; reasons are summed over
+domains, first those that ended mail, then those that only delayed it. Sample replies come from
+strangers' servers and are shown with their control characters escaped, without markup, and cut.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from msgspec import Struct
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -31,16 +33,20 @@ STATES = (
     "render_failed",
 )
 DOMAINS_SHOWN_MAX = 25
-REASONS_SHOWN_MAX = 3
+REASONS_SHOWN_MAX = 10  # of each kind
+DOMAIN_CHARS = 40  # a longer name is cut; the JSON has it whole
+DOMAIN_CHARS_MIN = 18  # below that, columns are put together instead
+GAP = 2  # between columns
 
 
 class Reason(Struct, frozen=True):
-    """Why `count` messages of a domain are not delivered; `sample` is one raw reply."""
+    """Why `count` attempts of a domain did not deliver. `text` is a rule's name, `sample` one raw reply."""
 
     state: str
     text: str
     count: int
     sample: str = ""
+    status: str = ""  # reply code and enhanced status, e.g. "550 5.1.1"
 
 
 class DomainReport(Struct, frozen=True):
@@ -64,6 +70,17 @@ class CampaignReport(Struct, frozen=True):
         return self.counts.delivered / self.seconds if self.seconds > 0 else 0.0
 
 
+class SummedReason(Struct, frozen=True):
+    """One reason over all domains that it was met in; `sample` is from the one that said it most."""
+
+    state: str
+    text: str
+    status: str
+    count: int
+    domains: tuple[str, ...]
+    sample: str
+
+
 def find_mistakes(report: CampaignReport) -> list[str]:
     """What does not add up, in words; empty when all does."""
     mistakes = []
@@ -78,6 +95,31 @@ def find_mistakes(report: CampaignReport) -> list[str]:
                 expected = getattr(report.counts, state)
                 mistakes.append(f"{state} of all domains add up to {by_domain}, not {expected}")
     return mistakes
+
+
+def sum_reasons(domains: Iterable[DomainReport]) -> tuple[list[SummedReason], list[SummedReason]]:
+    """What ended mail and what only delayed it, each summed over domains, most frequent first."""
+    ended: dict[tuple[str, str, str], list[tuple[str, Reason]]] = {}
+    delayed: dict[tuple[str, str, str], list[tuple[str, Reason]]] = {}
+    for domain in domains:
+        for reason in domain.reasons:
+            held = reason.state == "ambiguous" and domain.counts.ambiguous > 0
+            group = delayed if reason.state in ("deferred", "ambiguous") and not held else ended
+            group.setdefault((reason.state, reason.text, reason.status), []).append((domain.domain, reason))
+    return _summed(ended), _summed(delayed)
+
+
+def _summed(groups: dict[tuple[str, str, str], list[tuple[str, Reason]]]) -> list[SummedReason]:
+    found = []
+    for (state, text, status), met in groups.items():
+        met.sort(key=lambda pair: (-pair[1].count, pair[0]))
+        count = sum(reason.count for _, reason in met)
+        names = tuple(name for name, _ in met)
+        found.append(SummedReason(state, text, status, count, names, met[0][1].sample))
+    return sorted(found, key=lambda reason: (-reason.count, reason.state, reason.text, reason.status))
+
+
+# --- for scripts -----------------------------------------------------------------------------------------
 
 
 def report_facts(report: CampaignReport) -> dict[str, Any]:
@@ -103,14 +145,35 @@ def report_json(report: CampaignReport) -> str:
     return json.dumps(report_facts(report))
 
 
+def _count_facts(counts: StateCounts) -> dict[str, Any]:
+    return {"accepted": counts.accepted} | {state: getattr(counts, state) for state in STATES}
+
+
+def _reason_facts(reasons: Sequence[Reason]) -> list[dict[str, Any]]:
+    return [
+        {"state": r.state, "text": r.text, "status": r.status, "count": r.count, "sample": r.sample}
+        for r in reasons
+    ]
+
+
+# --- for people ------------------------------------------------------------------------------------------
+
+
 def print_report(report: CampaignReport, console: Console) -> None:
-    """The table and the sums, for people."""
-    console.print(_domain_table(report.domains))
-    hidden = len(report.domains) - DOMAINS_SHOWN_MAX
-    if hidden > 0:
-        console.print(f"... and {hidden:,} more domains (--json lists all)")
+    """The table, the reasons and the sums."""
+    if report.domains:
+        console.print(_domain_table(report.domains, console.width))
+        hidden = len(report.domains) - DOMAINS_SHOWN_MAX
+        if hidden > 0:
+            console.print(f"... and {hidden:,} more domains (--json lists all)", highlight=False)
+    ended, delayed = sum_reasons(report.domains)
+    _print_reasons(console, "Why not delivered", ended)
+    _print_reasons(console, "What took more than one attempt", delayed)
+    console.print()
     counts = report.counts
-    states = [f"{getattr(counts, state):,} {_words(state)}" for state in STATES if getattr(counts, state)]
+    states = [
+        f"{getattr(counts, state):,} {state_words(state)}" for state in STATES if getattr(counts, state)
+    ]
     console.print(f"{counts.accepted:,} accepted: " + (", ".join(states) or "nothing"), highlight=False)
     console.print(
         f"{describe_seconds(report.seconds)} in all, {report.messages_per_second:,.0f} messages a second",
@@ -127,40 +190,135 @@ def print_report(report: CampaignReport, console: Console) -> None:
             soft_wrap=True,
         )
     for mistake in find_mistakes(report):
-        console.print(Text(f"These counts are wrong, please report it: {mistake}"))
+        console.print(Text(f"These counts are wrong, please report it: {mistake}"), soft_wrap=True)
 
 
-def _domain_table(domains: Sequence[DomainReport]) -> Table:
-    table = Table(title="By domain", title_justify="left")
-    table.add_column("domain", overflow="fold")
-    for name in ("accepted", "delivered", "bounced", "deferred", "other"):
-        table.add_column(name, justify="right")
-    table.add_column("most common reasons", overflow="fold", ratio=1)
+def _domain_table(domains: Sequence[DomainReport], width: int) -> Table:
     largest = sorted(domains, key=lambda domain: (-domain.counts.accepted, domain.domain))
+    shown = [_table_counts(domain.counts) for domain in domains]
+    columns, columns_width = choose_columns(shown, width - DOMAIN_CHARS_MIN - GAP)
+    room = max(DOMAIN_CHARS_MIN, width - columns_width - GAP)
+    table = Table(
+        title="By domain",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, GAP - 1, 0, 0),  # the box puts one more space between columns
+    )
+    table.add_column("domain", no_wrap=True, overflow="ellipsis", max_width=min(room, DOMAIN_CHARS))
+    for name in columns:
+        table.add_column(state_words(name), justify="right", no_wrap=True)
     for domain in largest[:DOMAINS_SHOWN_MAX]:
-        counts = domain.counts
-        other = counts.accepted - counts.delivered - counts.bounced - counts.deferred
-        numbers = (counts.accepted, counts.delivered, counts.bounced, counts.deferred, other)
-        top = sorted(domain.reasons, key=lambda reason: (-reason.count, reason.text))[:REASONS_SHOWN_MAX]
-        lines = [_describe_reason(reason) for reason in top]
-        table.add_row(
-            Text(short(domain.domain)), *(f"{number:,}" for number in numbers), Text("\n".join(lines))
-        )
+        counts = _table_counts(domain.counts)
+        counts["other"] = sum(number for name, number in counts.items() if name not in columns)
+        cells = (f"{counts[name]:,}" if counts[name] else "-" for name in columns)
+        table.add_row(Text(short(domain.domain)), *cells)
     return table
 
 
-def _describe_reason(reason: Reason) -> str:
-    line = f"{reason.count:,} {_words(reason.state)}: {short(reason.text)}"
-    return f"{line} ({short(reason.sample)})" if reason.sample and reason.sample != reason.text else line
+def _table_counts(counts: StateCounts) -> dict[str, int]:
+    return {name: getattr(counts, name) for name in ("accepted", *STATES)}
 
 
-def _count_facts(counts: StateCounts) -> dict[str, Any]:
-    return {"accepted": counts.accepted} | {state: getattr(counts, state) for state in STATES}
+def choose_columns(counts: Sequence[dict[str, int]], width: int) -> tuple[list[str], int]:
+    """The columns that are not zero everywhere, and their width; if too wide, the rarest become "other"."""
+    totals = {name: sum(item[name] for item in counts) for name in ("accepted", *STATES)}
+    columns = [name for name, total in totals.items() if total or name in ("accepted", "delivered")]
+    rarest = sorted(columns[2:], key=totals.__getitem__)
+    put_together = 0
+    while _width(columns, totals) > width and len(rarest) > 1:
+        put_together = max(2, put_together + 1)
+        rest = rarest[:put_together]
+        totals["other"] = sum(totals[name] for name in rest)
+        columns = [name for name in totals if name in columns and name not in (*rest, "other")] + ["other"]
+        if put_together == len(rarest):
+            break
+    return columns, _width(columns, totals)
 
 
-def _reason_facts(reasons: Sequence[Reason]) -> list[dict[str, Any]]:
-    return [{"state": r.state, "text": r.text, "count": r.count, "sample": r.sample} for r in reasons]
+def _width(columns: Sequence[str], totals: dict[str, int]) -> int:
+    return sum(GAP + max(len(state_words(name)), len(f"{totals[name]:,}")) for name in columns)
 
 
-def _words(state: str) -> str:
+def _print_reasons(console: Console, title: str, reasons: Sequence[SummedReason]) -> None:
+    if not reasons:
+        return
+    grid = Table.grid(padding=(0, GAP))
+    grid.add_column(justify="right", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for reason in reasons[:REASONS_SHOWN_MAX]:
+        lines = Text(f"{state_words(reason.state)}: {short(reason_words(reason.text))}, {_places(reason)}")
+        if reason.sample and reason.sample != reason.text and reason.text not in _SAY_IT_ALL:
+            lines.append(f"\n{short(reason.sample)}", style="dim")
+        grid.add_row(f"{reason.count:,}", lines)
+    console.print()
+    console.print(Text(title, style="bold"))
+    console.print(grid)
+    hidden = len(reasons) - REASONS_SHOWN_MAX
+    if hidden > 0:
+        console.print(f"... and {hidden:,} rarer reasons (--json lists all)", highlight=False)
+
+
+def _places(reason: SummedReason) -> str:
+    if len(reason.domains) == 1:
+        return short(reason.domains[0])
+    return f"{len(reason.domains):,} domains"
+
+
+def state_words(state: str) -> str:
+    """A state as people read it."""
     return "failed to render" if state == "render_failed" else state
+
+
+def reason_words(text: str) -> str:
+    """A rule's name (`engine.mta.policy.classify`) in words; what is no rule stays as it is."""
+    known = _RULES.get(text)
+    if known is not None:
+        return known
+    kind, _, detail = text.partition("-")
+    match kind:
+        case "permanent":
+            return _REFUSED.get(detail, f"refused at {detail}")
+        case "session":
+            return f"the server wants no session with us (at {detail})"
+        case "transport":
+            return _TRANSPORT.get(detail, detail.replace("_", " "))
+        case _:
+            return text
+
+
+_RULES = {
+    "transient": "refused for now",
+    "greylisted": "greylisted, a first attempt is always refused",
+    "421-closing": "the server closed the session for now",
+    "552-recipients": "too many recipients for now",
+    "unexpected-reply": "an answer that fits no command",
+    "session-mail": "the server takes no mail in this session",
+    "domain-nxdomain": "the domain does not exist",
+    "domain-null-mx": "the domain takes no mail",
+    "domain-mx-refused": "the domain's mail server is no public host",
+    "ambiguous": "the connection was lost before the last answer",
+}
+_SAY_IT_ALL = frozenset({"domain-nxdomain", "domain-null-mx"})  # the raw text only repeats them
+_REFUSED = {
+    "mail": "the sender was refused",
+    "rcpt": "the recipient was refused",
+    "data": "the message was refused",
+    "content": "the message was refused",
+    "bdat": "the message was refused",
+}
+_TRANSPORT = {
+    "no_address": "the domain's mail servers have no address",
+    "dns": "DNS gave no answer",
+    "connect_refused": "no mail server listens there",
+    "connect_timeout": "the mail server cannot be reached",
+    "unreachable": "the mail server cannot be reached",
+    "source": "our own address cannot be used",
+    "tls": "TLS failed",
+    "timeout": "the server was silent for too long",
+    "closed": "the connection was lost",
+    "protocol": "the server does not speak SMTP",
+    "stopped": "we closed the connection",
+}

@@ -36,6 +36,7 @@ from engine.mta.net.mx import Route
 from engine.mta.net.resolver import Resolver
 from engine.mta.net.smarthost import literal_route
 from engine.mta.spool.api import StateCounts
+from engine.observe.logs import configure_logs
 from engine.runtime.clock import SystemClock
 from engine.runtime.supervisor import SupervisorGaveUp
 
@@ -71,6 +72,7 @@ def conclude(
     """Run `live` under trio and print its report; the engine's own errors become one line."""
     run: Run
     report: CampaignReport
+    configure_logs("error" if as_json else "warning")
     try:
         run, report = trio.run(live)
     except* (CliError, EngineError, SupervisorGaveUp) as group:

@@ -1,9 +1,9 @@
 """One SMTP session: leases in, dispositions out, octets in between.
 
-The shell around the sans-IO client: dials the site's hosts in trial order, shakes hands, then goes
-round: take what was leased, compose ahead (at most a few messages, within the engine's memory for
-them), have them signed, submit, write all that may be written, read, settle. Decides when to ask its
-site for more and when it is of no more use. Touches: one socket, the signers, the spooler.
+The shell around the sans-IO client. Once `dialler` has a host that is Ready, it goes round: take what
+was leased, compose ahead (at most a few messages, within the engine's memory for them), have them
+signed, submit, write all that may be written, read, settle. Decides when to ask its site for more and
+when it is of no more use. Touches: one socket, the signers, the spooler.
 
 On a stop it takes no more, finishes what is on the wire, returns the rest and says QUIT. On a crash
 its observer (`ended`) settles what its holder still holds: ambiguous on the wire, else returned.
@@ -16,34 +16,25 @@ from typing import Any
 import structlog
 import trio
 
+from engine.actors.dialler import Dialler, Reached, located
 from engine.actors.handover import settle_remains
 from engine.actors.holder import Holder
 from engine.actors.messages import ConnectionEnded, ConnectionReady, Settle, Sign, SignSlot, Want
 from engine.actors.parts import Parts
 from engine.actors.transcript import Dispositions
-from engine.config.tables import TlsPolicy
 from engine.model.content import Content, MessageClass
 from engine.model.disposition import DelayReason, Disposition, Outcome
-from engine.model.egress import MxHost
 from engine.model.envelope import Envelope
-from engine.model.reply import FailureKind, Reply, TransportFailure, Verb
+from engine.model.reply import FailureKind, TransportFailure, Verb
 from engine.mta.compose.errors import ContentError, RenderError
 from engine.mta.compose.message import Draft
 from engine.mta.net.addresses import is_public
-from engine.mta.net.dial import dial
-from engine.mta.net.mx import trial_order
 from engine.mta.net.session import Session, SessionError
-from engine.mta.net.tls import opportunistic_context
 from engine.mta.proto.smtp_client import SmtpClient
 from engine.mta.proto.smtp_options import (
-    ClientOptions,
     Closed,
     Event,
-    Ready,
     Result,
-    SessionFailed,
-    StartTls,
-    TlsUse,
     Transaction,
 )
 from engine.mta.spool.api import LEASE_ENVELOPES_MAX
@@ -55,24 +46,14 @@ from engine.runtime.spec import Context, Start
 MAILBOX_CAPACITY = 8  # bells only
 SHUTDOWN_SECONDS = 15.0  # for the last replies; then open final dots are ambiguous
 PREPARED_AHEAD = 4  # messages composed beyond what the client has room for: covers one signing batch
-HOSTS_TRIED_MAX = 5  # RFC 5321 5.1: at least two; more would only be slow
 IDLE_SECONDS = 5.0  # without work; a receiver would rather have its socket back
 LEASE_SECONDS = 0.15  # a lease is worth 100-200 ms of this connection's rate
 FIRST_LEASE = 4
 SETTLE_COUNT = 32  # dispositions told at once
 SETTLE_SECONDS = 0.05
 DEADLINE_SLACK_SECONDS = 1.0  # moving a deadline costs 2 us: it moves once a second
-TLS_BROKEN_SECONDS = 3600.0
-QUIT_SECONDS = 5.0
 
 log = structlog.get_logger("connection")
-
-_TLS_USE = {
-    TlsPolicy.NEVER: TlsUse.NEVER,
-    TlsPolicy.OPPORTUNISTIC: TlsUse.OPPORTUNISTIC,
-    TlsPolicy.REQUIRED: TlsUse.REQUIRED,
-}
-_tls_context = opportunistic_context()
 
 
 def connection(site: Any, holder: Holder, parts: Parts, peer: Callable[[str], Ref[Any]]) -> Start:
@@ -108,6 +89,10 @@ class _Prepared:
         self.slot = slot
         self.content = draft.finish() if slot is None else b""
 
+    @property
+    def ready(self) -> bool:
+        return self.slot is None or not self.slot.missing
+
 
 class Connection:
     """One incarnation: one session."""
@@ -140,115 +125,36 @@ class Connection:
         self._asked = False  # a Want is out
         self._lease_size = FIRST_LEASE
         self._granted_at = 0.0
+        self._ran_dry = False
         self._client: SmtpClient
         self._session: Session
         self._scope = trio.CancelScope()
         self._deadline_verb: Verb | None = None
+        self._deadline_fresh_until = 0.0
         self._closed: Closed | None = None
         self._leaving = False
         self._left = 0  # messages this connection may still take
 
     async def live(self) -> None:
-        host = await self._connect()
-        if host is None:
+        reached = await Dialler(self._parts, self._memory, self._limits, self._source, self._stop).connect(
+            self._route
+        )
+        if not isinstance(reached, Reached):
+            self._holder.trouble = reached
             return
-        self._done.mx_host = host.name
+        self._client, self._session = reached.client, reached.session
+        self._public = is_public(reached.address)
+        self._known = self._client.learned
+        self._done.mx_host = reached.host.name
         self._done.tls = self._client.tls
         try:
             await self._converse()
         finally:
-            self._remember()
+            self._tell_done()  # a crash must not take along what has its answer
             self._session.close()
+            self._remember()
             self._parts.prepared_octets -= sum(item.draft.size for item in self._prepared)
             self._parts.prepared_octets -= sum(octets for _, _, _, octets in self._open.values())
-
-    # --- connecting --------------------------------------------------------------------------------------
-
-    async def _connect(self) -> MxHost | None:
-        """Try hosts until one is Ready; the last trouble stays in the holder."""
-        tried = 0
-        for host in trial_order(list(self._route.hosts), self._parts.dice, self._source):
-            for address in host.addresses:
-                if tried >= HOSTS_TRIED_MAX or self._stop.is_set():
-                    return None
-                tried += 1
-                use = self._tls_use(host)
-                trouble = await self._try(host, address, use)
-                if trouble is not None and use is TlsUse.OPPORTUNISTIC and _is_tls_trouble(trouble):
-                    until = trio.current_time() + TLS_BROKEN_SECONDS
-                    self._memory.tls_broken_until[host.name] = until
-                    trouble = await self._try(host, address, TlsUse.NEVER)
-                if trouble is None:
-                    return host
-                self._holder.trouble = trouble
-        if self._holder.trouble is None:
-            self._holder.trouble = TransportFailure(
-                FailureKind.SOURCE, Verb.CONNECT, f"no address of the site suits source {self._source.name}"
-            )
-        return None
-
-    def _tls_use(self, host: MxHost) -> TlsUse:
-        use = _TLS_USE[self._limits.tls]
-        broken = self._memory.tls_broken_until.get(host.name, 0.0) > trio.current_time()
-        return TlsUse.NEVER if broken and use is TlsUse.OPPORTUNISTIC else use
-
-    async def _try(self, host: MxHost, address: str, use: TlsUse) -> Reply | TransportFailure | None:
-        """One dial and handshake. None = Ready."""
-        dialled = await dial(self._source, address, host.port, self._limits.connect_timeout_seconds)
-        if isinstance(dialled, TransportFailure):
-            return dialled
-        session = Session(dialled)
-        client = SmtpClient(
-            ClientOptions(
-                ehlo_name=self._source.ehlo_name,
-                tls=use,
-                credentials=self._parts.credentials,
-                verdict=self._memory.verdict,
-                pipelining=self._limits.pipelining,
-                chunking=self._limits.chunking,
-                messages_max=self._limits.messages_per_connection,
-            )
-        )
-        trouble = await self._shake_hands(session, client, host.name)
-        if trouble is not None:
-            session.close()
-            return trouble
-        self._session, self._client = session, client
-        self._known = client.learned
-        self._public = is_public(address)
-        return None
-
-    async def _shake_hands(
-        self, session: Session, client: SmtpClient, name: str
-    ) -> Reply | TransportFailure | None:
-        while True:
-            waiting = client.time_limit
-            assert waiting is not None, "a handshake always waits for something"
-            verb, seconds = waiting
-            events: list[Event] = []
-            with trio.move_on_after(seconds) as patience:
-                try:
-                    if (output := client.next_output()) is not None:
-                        await session.send(output, client.handed_over)
-                    events = client.receive_data(await session.receive())
-                except SessionError as error:
-                    events = client.connection_lost(_at(error.failure, verb))
-            if patience.cancelled_caught:
-                events = client.connection_lost(TransportFailure(FailureKind.TIMEOUT, verb, f"{seconds:g} s"))
-            for event in events:
-                match event:
-                    case Ready():
-                        return None
-                    case StartTls():
-                        info = await session.start_tls(name, _tls_context, seconds)
-                        if isinstance(info, TransportFailure):
-                            client.tls_failed(info)
-                            return info
-                        client.tls_established(str(info))
-                    case SessionFailed():
-                        return event.reply or event.failure
-                    case Closed():
-                        return event.reply or event.failure or TransportFailure(FailureKind.CLOSED, verb)
 
     # --- conversing --------------------------------------------------------------------------------------
 
@@ -268,30 +174,35 @@ class Connection:
         await self._settle()
 
     async def _rounds(self) -> None:
+        """Write what may go, compose the next messages while the peer works, read, and again."""
         client, session, holder = self._client, self._session, self._holder
         while self._closed is None:
             if self._stop.is_set() and not self._leaving:
                 self._leave()
-            self._ask_for_more()
-            await self._prepare()
-            self._submit()
+            if self._prepared:
+                self._submit()
             output = client.next_output()
             try:
                 if output is not None:
                     await session.send(output, client.handed_over)
                 holder.current = None
-                waiting = client.time_limit
-                if waiting is None:
+                self._ask_for_more()
+                if holder.granted:
+                    await self._prepare()
+                awaited = client.awaited
+                if awaited is None:
                     await self._rest()
                     continue
-                self._set_deadline(*waiting)
+                now = trio.current_time()
+                if awaited is not self._deadline_verb or now > self._deadline_fresh_until:
+                    self._set_deadline(awaited, now)
                 data = await session.receive()
             except SessionError as error:
-                self._handle(client.connection_lost(_at(error.failure, _verb(client))))
+                self._handle(client.connection_lost(located(error.failure, client.awaited or Verb.IDLE)))
                 break
             self._handle(client.receive_data(data))
             if self._done.count >= SETTLE_COUNT or (
-                self._done.count and trio.current_time() - self._settled_at > SETTLE_SECONDS
+                self._done.count and now - self._settled_at > SETTLE_SECONDS
             ):
                 await self._settle()
 
@@ -302,9 +213,12 @@ class Connection:
         if self._leaving or (not self._left and not self._prepared):
             self._client.quit()  # the next round writes it, and waits for the answer
             return
+        if self._prepared and self._prepared[0].ready:
+            return
         working = bool(self._prepared)
         if not working:
-            self._set_deadline(Verb.IDLE, IDLE_SECONDS)
+            self._ran_dry = self._asked
+            self._set_deadline(Verb.IDLE, trio.current_time())
         try:
             await self._mailbox.get_batch(MAILBOX_CAPACITY)
         except MailboxClosed:
@@ -334,15 +248,13 @@ class Connection:
         failure = TransportFailure(FailureKind.TIMEOUT, verb, "no answer in time")
         self._handle(self._client.connection_lost(failure))
 
-    def _set_deadline(self, verb: Verb, seconds: float) -> None:
-        if verb is self._deadline_verb:
-            wanted = trio.current_time() + seconds
-            if wanted - self._scope.deadline < DEADLINE_SLACK_SECONDS:
-                return
-            self._scope.deadline = wanted
-        else:
-            self._deadline_verb = verb
-            self._scope.deadline = trio.current_time() + seconds
+    def _set_deadline(self, verb: Verb, now: float) -> None:
+        """Move the scope's deadline; in the same verb that is done once in DEADLINE_SLACK_SECONDS."""
+        waiting = self._client.time_limit
+        seconds = IDLE_SECONDS if waiting is None else waiting[1]
+        self._deadline_verb = verb
+        self._deadline_fresh_until = now + DEADLINE_SLACK_SECONDS
+        self._scope.deadline = now + seconds
 
     # --- work in -----------------------------------------------------------------------------------------
 
@@ -351,17 +263,26 @@ class Connection:
         holder = self._holder
         if holder.granted and self._asked:
             self._asked = False  # what was asked for has come
-            now = trio.current_time()
-            if self._granted_at:
-                rate = self._lease_size / max(now - self._granted_at, 0.001)
-                self._lease_size = max(FIRST_LEASE, min(LEASE_ENVELOPES_MAX, int(rate * LEASE_SECONDS)))
-            self._granted_at = now
+            self._size_lease(trio.current_time())
         waiting = len(holder.granted) + len(self._prepared)
         if self._asked or self._leaving or waiting > self._lease_size // 2:
             return
         count = min(self._lease_size, self._left - waiting)
         if count > 0 and self._site.try_tell(Want(self._name, count)):
             self._asked = True
+
+    def _size_lease(self, now: float) -> None:
+        """The next lease is worth LEASE_SECONDS of our rate, or twice this one if we ran dry waiting for it.
+
+        A rate that was measured while running dry would be that of the disk: sizes would shrink with it.
+        """
+        if self._ran_dry:
+            self._lease_size = min(LEASE_ENVELOPES_MAX, self._lease_size * 2)
+        elif self._granted_at:
+            rate = self._lease_size / max(now - self._granted_at, 0.001)
+            self._lease_size = max(FIRST_LEASE, min(LEASE_ENVELOPES_MAX, int(rate * LEASE_SECONDS)))
+        self._ran_dry = False
+        self._granted_at = now
 
     async def _prepare(self) -> None:
         """Compose ahead, and send what is new to the signers in one message."""
@@ -413,9 +334,9 @@ class Connection:
         while room > 0 and prepared:
             room -= 1
             item = prepared[0]
+            if not item.ready:
+                break
             if item.slot is not None:
-                if item.slot.missing:
-                    break
                 item.content = item.draft.finish(item.slot.signatures)
             prepared.popleft()
             envelope = item.envelope
@@ -444,10 +365,10 @@ class Connection:
             if isinstance(event, Result):
                 lease_id, envelope, since, octets = self._open.pop(event.key)
                 self._parts.prepared_octets -= octets
-                self._holder.drop(event.key)
                 unsent = self._done.add_result(
                     lease_id, envelope, event, trio.current_time() - since, blame=blame
                 )
+                self._holder.drop(event.key)  # after it: until then the holder answers for it
                 blame = False  # one attempt is counted of a lost connection, not one for all behind it
                 if not unsent:
                     self._holder.served += 1
@@ -481,27 +402,22 @@ class Connection:
     async def _settle(self) -> None:
         self._remember()
         self._settled_at = trio.current_time()
+        message = self._tell_done()
+        if message is not None:
+            await self._spooler.tell(message)  # full: wait for it
+
+    def _tell_done(self) -> Settle | None:
+        """Tell the spooler what is done. The message if it had no room: it is kept where it will look."""
         batches = self._done.take()
-        if batches:
-            message = Settle(batches)
-            if not self._spooler.try_tell(message):
-                self._parts.unsettled.append(message)
-                await self._spooler.tell(message)
+        if not batches:
+            return None
+        message = Settle(batches)
+        if self._spooler.try_tell(message):
+            return None
+        self._parts.unsettled[id(message)] = message
+        return message
 
 
 def needs_one_click(content: Content) -> bool:
     """Bulk mail that nobody could unsubscribe from (RFC 8058 is a promise of this engine)."""
     return content.message_class is MessageClass.BULK and not content.unsubscribe_host
-
-
-def _is_tls_trouble(trouble: Reply | TransportFailure) -> bool:
-    return isinstance(trouble, TransportFailure) and trouble.verb in (Verb.TLS, Verb.STARTTLS)
-
-
-def _verb(client: SmtpClient) -> Verb:
-    waiting = client.time_limit
-    return Verb.IDLE if waiting is None else waiting[0]
-
-
-def _at(failure: TransportFailure, verb: Verb) -> TransportFailure:
-    return TransportFailure(failure.kind, verb if failure.verb is Verb.IDLE else failure.verb, failure.detail)

@@ -10,7 +10,7 @@ from typing import Any
 
 import trio
 
-from engine.actors.handover import settle_remains
+from engine.actors.handover import judge_granted, settle_remains
 from engine.actors.holder import Holder
 from engine.actors.messages import (
     Bell,
@@ -23,11 +23,10 @@ from engine.actors.messages import (
     Unroutable,
 )
 from engine.actors.parts import Parts
-from engine.model.disposition import Disposition, Outcome
+from engine.model.disposition import Outcome
 from engine.model.reply import TransportFailure
 from engine.mta.net.mx import Route
 from engine.mta.policy.classify import judge_failure
-from engine.mta.policy.retry import retry_at
 from engine.mta.spool.api import LEASE_ENVELOPES_MAX
 from engine.runtime.spec import Context, Start
 from engine.runtime.ticking import batch_within
@@ -101,36 +100,3 @@ async def _settle_all(
         if holder.granted:
             quiet_since = trio.current_time()
             await spooler.tell(Settle(judge_granted(parts, holder, failure)))
-
-
-def judge_granted(parts: Parts, holder: Holder, failure: TransportFailure, site: str = "") -> Any:
-    """Settle everything granted to `holder` by a failure that holds for all of it."""
-    verdict = judge_failure(failure)
-    now = parts.clock.now()
-    by_lease: dict[int, list[Disposition]] = {}
-    while holder.granted:
-        lease_id, envelope = holder.granted.popleft()
-        holder.drop(envelope.spool_id)
-        outcome, due = verdict.outcome, 0.0
-        if outcome is Outcome.DEFERRED:
-            when = retry_at(
-                parts.config.engine.retry, envelope.attempt, now, envelope.expires_at, parts.dice.random()
-            )
-            if when is None:
-                outcome = Outcome.EXPIRED
-            else:
-                due = when
-        by_lease.setdefault(lease_id, []).append(
-            Disposition(
-                envelope.spool_id,
-                envelope.attempt,
-                outcome,
-                failure.verb,
-                str(failure),
-                verdict.reason,
-                verdict.rule,
-                due,
-                site,
-            )
-        )
-    return list(by_lease.items())

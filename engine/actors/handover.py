@@ -1,8 +1,10 @@
-"""The last act for a taker of leases that is gone: its holder's remains reach the spooler, always.
+"""Envelopes given back by those who cannot deliver them: the settles of failure.
 
-Called by observers, which cannot wait: when the spooler's mailbox is full or between two lives, the
-dispositions go to `parts.unsettled`, which the spooler applies at its next start, and are told again
-by nobody else.
+`judge_granted` is for a failure that holds for everything at hand (no route, no connection).
+`settle_remains` is the last act for a taker of leases that is gone: what its holder still holds
+reaches the spooler, always. It is called by observers, which cannot wait: when the spooler's mailbox
+has no room, the dispositions go to `parts.unsettled`, where the spooler finds them at its next wake-up
+or its next start.
 """
 
 from typing import Any
@@ -11,7 +13,9 @@ from engine.actors.holder import Holder
 from engine.actors.messages import Settle
 from engine.actors.parts import Parts
 from engine.config.tables import AmbiguousPolicy
-from engine.model.disposition import DelayReason
+from engine.model.disposition import DelayReason, Disposition, Outcome
+from engine.model.reply import TransportFailure
+from engine.mta.policy.classify import judge_failure
 from engine.mta.policy.retry import retry_at
 from engine.runtime.ref import Ref
 
@@ -37,4 +41,37 @@ def settle_remains(
     if batches:
         message = Settle(batches)
         if not spooler.try_tell(message):
-            parts.unsettled.append(message)
+            parts.unsettled[id(message)] = message
+
+
+def judge_granted(parts: Parts, holder: Holder, failure: TransportFailure, site: str = "") -> Any:
+    """Settle everything granted to `holder` by a failure that holds for all of it."""
+    verdict = judge_failure(failure)
+    now = parts.clock.now()
+    by_lease: dict[int, list[Disposition]] = {}
+    while holder.granted:
+        lease_id, envelope = holder.granted.popleft()
+        holder.drop(envelope.spool_id)
+        outcome, due = verdict.outcome, 0.0
+        if outcome is Outcome.DEFERRED:
+            when = retry_at(
+                parts.config.engine.retry, envelope.attempt, now, envelope.expires_at, parts.dice.random()
+            )
+            if when is None:
+                outcome = Outcome.EXPIRED
+            else:
+                due = when
+        by_lease.setdefault(lease_id, []).append(
+            Disposition(
+                envelope.spool_id,
+                envelope.attempt,
+                outcome,
+                failure.verb,
+                str(failure),
+                verdict.reason,
+                verdict.rule,
+                due,
+                site,
+            )
+        )
+    return list(by_lease.items())

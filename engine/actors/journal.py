@@ -30,6 +30,8 @@ def journal(parts: Parts) -> Start:
         position = 0
         while True:
             stopping = context.stop.is_set()
+            if stopping and not context.ref.ended:
+                return  # only until the actor to the left is back; it may be the spooler itself
             if stopping:  # everybody who settles has ended; what they told becomes durable first
                 await context.peer("spooler").ask(Flush)
             moved = await publish_events(parts, position)

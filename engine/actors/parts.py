@@ -4,7 +4,9 @@ Made once by `engine.app` and outliving every actor, so that a crash of one lose
 needs. No decisions here. `SiteMemory` is what is known of a site while no actor lives for it.
 """
 
+import math
 import random
+from collections import deque
 from collections.abc import Callable
 
 from engine.actors.messages import Settle
@@ -74,11 +76,17 @@ class Parts:
         self.credentials = credentials
         self.dice = dice or random.Random()  # noqa: S311 - spreads retries, guards nothing
         self.connections = DynamicSupervisor(
-            "connections", children_max=config.engine.connections_max, clock=clock
+            "connections",
+            children_max=config.engine.connections_max,
+            shutdown_seconds=EACH_ITS_OWN,
+            clock=clock,
         )
-        self.sites = DynamicSupervisor("sites", children_max=SITES_MAX, clock=clock)
+        self.sites = DynamicSupervisor(
+            "sites", children_max=SITES_MAX, shutdown_seconds=EACH_ITS_OWN, clock=clock
+        )
         self.domains = DynamicSupervisor("domains", children_max=DOMAINS_MAX, clock=clock)
-        self.unsettled: list[Settle] = []  # taken by the spooler, not durable yet
+        self.ended: deque[tuple[str, str]] = deque()  # kind and name of what the scheduler started
+        self.unsettled: dict[int, Settle] = {}  # by id(): in the spooler's hands or for them, not durable yet
         self.memory: dict[str, SiteMemory] = {}
         self.prepared_octets = 0
         self._contents: dict[int, CompiledContent] = {}
@@ -98,3 +106,4 @@ class Parts:
 
 SITES_MAX = 20_000  # an idle site is a record; busy ones are bounded by connections anyway
 DOMAINS_MAX = 2_000  # architecture 4: 6 KB and 0.1 ms each
+EACH_ITS_OWN = math.inf  # a stop lasts as long as each child's own limit allows

@@ -13,7 +13,6 @@ leaves out what is leased or gone.
 
 import heapq
 from array import array
-from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
@@ -100,7 +99,8 @@ class Scheduler:
         self._looking_up = 0
         self._postponed: list[tuple[float, str]] = []
         self._postponed_names: set[str] = set()
-        self._ended: deque[tuple[str, str]] = deque()  # kind, name: filled by observers
+        self._ended = parts.ended  # kind, name: filled by observers, those of our last incarnation too
+        self._ended.clear()
         self._dirty: dict[str, None] = {}
         self._ranks: dict[int, int] = {}
         self._active = 0
@@ -188,11 +188,13 @@ class Scheduler:
 
     def _credit(self, message: Credit) -> None:
         path = self._paths.get(message.path)
-        if path is None:  # a site from before our crash
+        if path is None or path.ref is None:  # a site from before our crash, or one that has ended
             ref = self._parts.sites.ref(message.path)
             if ref is None:
                 return
-            path = self._paths[message.path] = _Path(message.path, ref, None, None)
+            if path is None:
+                path = self._paths[message.path] = _Path(message.path, ref, None, None)
+            path.ref = ref
             path.offered = message.seen
         path.credit = max(0, message.places - (path.offered - message.seen))
         self._dirty[message.path] = None

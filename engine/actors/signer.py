@@ -88,6 +88,7 @@ class Signers:
         self, number: int, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """One process after the other, for ever."""
+        ready = task_status.started
         while True:
             out: deque[list[Item]] = deque()
             try:
@@ -95,7 +96,8 @@ class Signers:
                     hello = await process.receive_many()  # after its self-test
                     assert hello == [b"ready"], "the signer process speaks another language"
                     self.pids.append(process.pid)
-                    task_status.started()
+                    ready()
+                    ready = _nothing
                     try:
                         await self._converse(process, out)
                     finally:
@@ -112,9 +114,10 @@ class Signers:
 
     async def _converse(self, process: ChildProcess, out: deque[list[Item]]) -> None:
         room = trio.Event()
+        asked_at = 0.0  # when the oldest frame that is out became the oldest
 
         async def write() -> None:
-            nonlocal room
+            nonlocal room, asked_at
             while True:
                 if len(out) >= FRAMES_PER_PROCESS:
                     room = trio.Event()
@@ -125,6 +128,8 @@ class Signers:
                     await self._work.wait()
                     continue
                 items = [self._waiting.popleft() for _ in range(min(ITEMS_PER_FRAME, len(self._waiting)))]
+                if not out:
+                    asked_at = trio.current_time()
                 out.append(items)
                 frame = b"".join(
                     REQUEST.pack(self._numbers[slot.digests[index][0]], slot.digests[index][1])
@@ -133,14 +138,16 @@ class Signers:
                 await process.send(frame)
 
         async def read() -> None:
+            nonlocal asked_at
             while True:
                 frames: list[bytes] = []
-                with trio.move_on_after(SILENCE_SECONDS):
+                since = asked_at if out else trio.current_time()
+                with trio.move_on_at(since + SILENCE_SECONDS):
                     frames = await process.receive_many()
                 if not frames:
-                    if out:
-                        process.kill()  # the next read or write says ProcessDied
-                        await trio.sleep(0.05)
+                    if out and trio.current_time() >= asked_at + SILENCE_SECONDS:
+                        process.kill()  # the next read says ProcessDied
+                        asked_at = trio.current_time()
                     continue
                 for frame in frames:
                     position = 0
@@ -151,8 +158,13 @@ class Signers:
                         position += length
                         self.signed += 1
                 self._deaths = 0
+                asked_at = trio.current_time()
                 room.set()
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(write)
             nursery.start_soon(read)
+
+
+def _nothing() -> None:
+    """For a process that replaces another: the actor has been ready for long."""

@@ -15,8 +15,7 @@ import structlog
 import trio
 
 from engine.actors import connection as connection_actor
-from engine.actors.domain import judge_granted
-from engine.actors.handover import settle_remains
+from engine.actors.handover import judge_granted, settle_remains
 from engine.actors.holder import Holder
 from engine.actors.messages import (
     Bell,

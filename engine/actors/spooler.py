@@ -3,8 +3,8 @@
 Decides what goes into one commit (everything that came in one wake-up) and never waits for another
 actor: what the scheduler's mailbox has no room for is kept and told later. Touches: the spool.
 
-On a crash nothing is lost: settles in hand are in `parts.unsettled` and are applied first by the next
-incarnation, after those still in the mailbox; only then are leases without a holder treated as
+On a crash nothing is lost: settles in hand are in `parts.unsettled` and are applied by the next
+incarnation with those still in the mailbox; only then are leases without a holder treated as
 orphans (ambiguous). A commit that fails is this actor's crash; its supervisor stops the tree when it
 repeats, since an engine without a disk must not send.
 """
@@ -67,6 +67,7 @@ class Spooler:
         self._ref: Ref[Any] = context.ref
         self._scheduler: Ref[Any] = context.peer("scheduler")
         self._outbox: deque[object] = deque()  # for the scheduler, when its mailbox is full
+        self._submitted: set[int] = set()  # keys of `parts.unsettled` that are on their way to the disk
         self._failure: BaseException | None = None
         self._next_due = 0.0
         self._next_space = 0.0
@@ -77,26 +78,26 @@ class Spooler:
         task_status.started()
         while (batch := await batch_within(self._mailbox, MESSAGES_PER_COMMIT, DUE_SECONDS)) is not None:
             self._handle(batch)
+            self._settle_overlooked()
             self._tick()
             if self._failure is not None:
                 raise self._failure
         while self._parts.unsettled:  # the mailbox is closed: whatever is in hand becomes durable
+            self._settle_overlooked()
             await self._spool.settle([], self._parts.clock.now())
             if self._failure is not None:
                 raise self._failure
 
     async def _recover(self) -> None:
-        left = self._parts.unsettled[:]
-        while (message := self._mailbox.get_nowait()) is not None:
-            if isinstance(message, Settle):
-                self._parts.unsettled.append(message)
-                left.append(message)
-            elif isinstance(message, PutContent | Accept | Flush):
-                self._handle([message])
-            # An OrderLeases of a dead site is void: its envelopes are still queued.
-        for message in left:
-            self._settle([message])
         now = self._parts.clock.now()
+        # What the last incarnation ordered comes to its end first: a lease that finds its taker gone is
+        # given back through the mailbox, and is no orphan.
+        await self._spool.settle([], now)
+        while (message := self._mailbox.get_nowait()) is not None:
+            # An OrderLeases of a dead site is void: its envelopes are still queued.
+            if isinstance(message, Settle | PutContent | Accept | Flush):
+                self._handle([message])
+        self._settle_overlooked()
         due = retry_at(self._parts.config.engine.retry, 0, now, float("inf"), self._parts.dice.random())
         assert due is not None, "nothing expires at infinity"
         recovery = await self._spool.recover(now, self._parts.config.engine.ambiguous, due)
@@ -116,7 +117,6 @@ class Spooler:
         for message in batch:
             match message:
                 case Settle():
-                    self._parts.unsettled.append(message)
                     settles.append(message)
                 case OrderLeases():
                     orders.extend(message.orders)
@@ -164,15 +164,25 @@ class Spooler:
 
         self._spool.put_content(message.content, self._parts.clock.now()).then(done)
 
+    def _settle_overlooked(self) -> None:
+        """What its teller found no room for in our mailbox, or a crashed incarnation had in hand."""
+        unsettled, submitted = self._parts.unsettled, self._submitted
+        if len(unsettled) > len(submitted):
+            self._settle([message for key, message in unsettled.items() if key not in submitted])
+
     def _settle(self, settles: list[Settle]) -> None:
         batches = [batch for settle in settles for batch in settle.batches]
+        keys = {id(settle): settle for settle in settles}
+        self._parts.unsettled.update(keys)
+        self._submitted.update(keys)
 
         def done(pending: Pending[Settled]) -> None:
             if pending.error is not None:
                 self._trouble(pending.error, None)
                 return
-            for settle in settles:
-                self._parts.unsettled.remove(settle)
+            for key in keys:
+                self._parts.unsettled.pop(key, None)
+            self._submitted.difference_update(keys)
             settled = pending.result()
             if settled.requeued:
                 self._tell(Queued(settled.requeued))
@@ -198,9 +208,7 @@ class Spooler:
                 if holder.ref is not None:
                     holder.ref.try_tell(BELL)
             if refused and not self._ref.try_tell(Settle(refused)):
-                message = Settle(refused)
-                self._parts.unsettled.append(message)
-                self._settle([message])
+                self._settle([Settle(refused)])
 
         self._spool.lease([order.ids for order in orders], self._parts.clock.now()).then(done)
 

@@ -130,13 +130,12 @@ class Store:
 
     async def _poll(self) -> None:
         while not self.closed.is_set():
-            if self.look_at_others():
-                self.ring_everything()
+            self.look_at_others()
             with trio.move_on_after(self._poll_seconds):
                 await self.closed.wait()
 
     def look_at_others(self) -> bool:
-        """Whether another member came, went or committed since the last look."""
+        """Ring everything if another member came, went or committed since the last look; whether so."""
         changed = self.members.refresh()
         seen: dict[str, tuple[bytes, int]] = {}
         for member in self.readable():
@@ -145,6 +144,8 @@ class Store:
         if seen != self._seen:
             self._seen, changed = seen, True
             self._unreadable &= {member.name for member in self.members.everyone()}
+        if changed:
+            self.ring_everything()
         return changed
 
     def _new_committer(self) -> Committer:

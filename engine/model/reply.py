@@ -56,8 +56,11 @@ class Reply(Struct, frozen=True, array_like=True):
         return " ".join(self.lines)
 
     def __str__(self) -> str:
-        status = "" if self.enhanced is None else " " + ".".join(map(str, self.enhanced))
-        return f"{self.code}{status} {self.text}"
+        text = self.lines[0] if len(self.lines) == 1 else self.text
+        if self.enhanced is None:
+            return f"{self.code} {text}"
+        major, subject, detail = self.enhanced
+        return f"{self.code} {major}.{subject}.{detail} {text}"
 
 
 class FailureKind(Enum):

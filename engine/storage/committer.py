@@ -125,6 +125,7 @@ class Committer:
         self._wake = trio.Event()
         self._returned = trio.Event()
         self._closing = False
+        self._cut_short = False  # the last run was cancelled; the store is sound
         self._failures = 0
         self._to_thread: queue.SimpleQueue[Transaction | _Abort | None] = queue.SimpleQueue()
         self._from_thread: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
@@ -156,7 +157,13 @@ class Committer:
         self._wake.set()
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Commit groups until closed; what waits then is committed first. On cancellation too."""
+        """Commit groups until closed; what waits then is committed first. On cancellation too.
+
+        May run again after it was cancelled; in between every operation is refused.
+        """
+        if self._cut_short:
+            self._cut_short, self.failed = False, None
+            self._returned = trio.Event()
         if sys.getswitchinterval() > SWITCH_SECONDS:
             sys.setswitchinterval(SWITCH_SECONDS)
         token = trio.lowlevel.current_trio_token()
@@ -195,6 +202,7 @@ class Committer:
                 self._to_thread.put(None)
             thread.join()
             if self.failed is None:
+                self._cut_short = not self._closing
                 self.failed = StorageError(f"{self.environment.path}: the store is closed")
             for _, pending in self._drain():
                 pending.fail(self.failed)

@@ -102,6 +102,20 @@ class SpoolContract:
         assert house.spool.content(7) == a_content(7)
         assert house.spool.campaigns() == [7]
 
+    async def test_a_deferred_envelope_that_was_given_counts_as_queued(self, house: SpoolHouse) -> None:
+        first, second = await accepted(house.spool, 2)
+        lease = await leased(house.spool, [first])
+        await house.spool.settle([(lease.id, [a_disposition(lease.envelopes[0], Outcome.DEFERRED)])], NOW)
+        assert queued_ids(house.spool) == [second]
+        assert [entry.spool_id for entry in house.spool.take_due(RETRY_AT, 9)] == [first]
+        assert queued_ids(house.spool) == [first, second]
+        lease = await leased(house.spool, [first])
+        later = a_disposition(lease.envelopes[0], Outcome.DEFERRED, due=RETRY_AT + 60)
+        await house.spool.settle([(lease.id, [later])], NOW)
+        assert queued_ids(house.spool) == [second]
+        await recovered(house)
+        assert queued_ids(house.spool) == [second]
+
     async def test_a_changed_content_is_refused(self, house: SpoolHouse) -> None:
         await house.spool.put_content(a_content(), NOW)
         with pytest.raises(SpoolError, match="another content"):

@@ -11,7 +11,7 @@ header values are one line. ContentError while compiling, RenderError while comp
 import hashlib
 import secrets
 from base64 import b32encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
@@ -141,11 +141,31 @@ class CompiledContent:
         self._opening = f"--{boundary}\r\n{_PART.format('plain')}"
         self._middle = f"\r\n--{boundary}\r\n{_PART.format('html')}"
         self._closing = f"\r\n--{boundary}--\r\n"
+        self._plan, self._holes = self._join_plans()
         layout = fields.build_layout(content, content_type, encoding, static_subject=self._subject.static)
         self._wire_layout = layout.wire + "\r\n"
         self._relaxed_layout = layout.relaxed
         self._signatures = [Signature(identity, layout.names) for identity in content.dkim]
         self._body_canons = frozenset(signature.body for signature in self._signatures)
+
+    def _join_plans(self) -> tuple[list[str], list[tuple[int, str, Callable[[object], str] | None]]]:
+        """One list of pieces for the whole message, the header first, if all its parts have plans.
+
+        Then a message is one join: each copy of 10 KB that is saved is 1 us, and more in a busy cache.
+        """
+        frames = [(self._opening, self._text)]
+        if self._html is not None:
+            frames.append((self._middle, self._html))
+        pieces, holes = [""], []
+        for opening, template in frames:
+            plan = template.plan()
+            if plan is None or self._html is None:  # a text-only message looks at its end, see `_body`
+                return [], []
+            pieces.append(opening)
+            holes += [(len(pieces) + index, name, show) for index, name, show in plan[1]]
+            pieces += plan[0]
+        pieces.append(self._closing)
+        return pieces, holes
 
     def _prepare_tokens(self, content: Content, tokens: TokenKeys) -> None:
         domain_id = content.sending_domain or content.return_path_domain
@@ -186,7 +206,6 @@ class CompiledContent:
                 values[CLICK_TOKEN] = click
             for name, prefix in self._click_urls:
                 values[name] = prefix + click
-        body = self._body(values)
         seconds = int(now)
         if self._date[0] != seconds:
             self._date = (seconds, headers.date(seconds))
@@ -198,7 +217,13 @@ class CompiledContent:
             "unsubscribe_token": unsubscribe,
             "feedback_token": token + self._feedback_mac(payload) if self._feedback_mac else "",
         }
-        unsigned = (self._wire_layout % changing).encode("ascii") + body
+        header = self._wire_layout % changing
+        body = b""
+        if self._plan and not self._signatures:
+            unsigned = self._filled(header, values)
+        else:
+            body = self._filled("", values) if self._plan else self._body(values)
+            unsigned = header.encode("ascii") + body
         if len(unsigned) > MESSAGE_OCTETS_MAX:
             raise RenderError(f"the message is larger than {MESSAGE_OCTETS_MAX} octets")
         mail_from = f"b-{token}{self._bounce_mac(payload)}@{self._return_path}"
@@ -215,6 +240,14 @@ class CompiledContent:
         # A single message: no subscriber, so the low 48 bits of its spool id stand in.
         message = envelope.spool_id & SUBSCRIBER_MAX
         return pack_payload(self._key_id, day, self.content.campaign, message, single=True)
+
+    def _filled(self, header: str, values: dict[str, str]) -> bytes:
+        """The plan with its holes filled, behind `header`."""
+        pieces = self._plan.copy()
+        pieces[0] = header
+        for index, name, show in self._holes:
+            pieces[index] = values[name] if show is None else show(values[name])
+        return "".join(pieces).encode("ascii")
 
     def _body(self, values: dict[str, str]) -> bytes:
         text = self._text.render(values)

@@ -53,6 +53,9 @@ _TEXT_AS_IS = re.compile(r"(?!From )[ -\-/-<>-z|}~][ -<>-z|}~]{0,74}\Z").match
 _HTML_AS_IS = re.compile(r"(?!From )[ !#-%(-\-/-;?-z|}~][ !#-%(-;?-z|}~]{0,74}\Z").match
 
 
+Plan = tuple[list[str], list[tuple[int, str, Callable[[object], str] | None]]]
+
+
 class Template:
     """One compiled body part. `render(values)` gives its wire text.
 
@@ -140,6 +143,28 @@ class Template:
         else:
             return qp_piece(normalise(self._render_plain(values)))
         return wire.replace(self._atom, values[self._atom_name]) if self._atom else wire
+
+    def plan(self) -> Plan | None:
+        """Static pieces with holes, when all tags print bare names: to be joined with other parts at once.
+
+        The holes are (index, name of the value, how it is shown). None = only `render` can do it.
+        """
+        if self._constant is None and self._join is None:
+            return None
+        pieces: list[str] = []
+        holes: list[tuple[int, str, Callable[[object], str] | None]] = []
+        for index, segment in enumerate(self._segments if self._join is not None else [self._constant or ""]):
+            if self._join is not None and index in self._join:
+                holes.append((len(pieces), self._join[index], self._show))
+                pieces.append("")
+                continue
+            texts = segment.split(self._atom) if self._atom else [segment]
+            for number, text in enumerate(texts):
+                if number:
+                    holes.append((len(pieces), self._atom_name, None))
+                    pieces.append("")
+                pieces.append(text)
+        return pieces, holes
 
     def _render_plain(self, values: Mapping[str, str]) -> str:
         try:

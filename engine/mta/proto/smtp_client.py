@@ -69,9 +69,17 @@ class SmtpClient:
         return self._transactions.learned() if self._transactions else self._options.verdict
 
     @property
+    def awaited(self) -> Verb | None:
+        """What is waited for; None while nothing is."""
+        transactions = self._transactions
+        if transactions is None:
+            return None if self._closed else self._handshake.verb
+        return None if transactions.closed or self._closed else transactions.verb
+
+    @property
     def time_limit(self) -> tuple[Verb, float] | None:
         """What is waited for and for how many seconds at most; None while nothing is."""
-        verb = None if self._closed else self._awaited()
+        verb = self.awaited
         return None if verb is None else (verb, self._options.time_limits.seconds(verb))
 
     def room(self) -> int:

@@ -19,6 +19,8 @@ _WORKS = Knowledge.WORKS
 _UNTRIED = Knowledge.UNTRIED
 _REFUSED = Knowledge.REFUSED
 
+# A refused MAIL that counts messages: OpenSMTPD says "452 4.5.3 ... Too many messages sent" after 100.
+_ABOUT_SESSION = re.compile(r"\b(?:per|this|in a) (?:session|connection)\b", re.IGNORECASE)
 _ABOUT_FLIGHTS = re.compile(r"pipelin|synchroni[sz]", re.IGNORECASE)  # Postfix, Exim, Sendmail, Haraka
 _NOT_HERE = frozenset({500, 502, 503})  # never about a mailbox (RFC 5321 4.2.2)
 _NO_BDAT = frozenset({500, 502, 504})
@@ -106,6 +108,17 @@ class Experience:
             self.note = text
             return True
         return False
+
+    def is_session_full(self, verb: Verb, reply: Reply) -> bool:
+        """Whether the peer took all that it takes in one session; the message is fit for the next one.
+
+        MAIL names no recipient, so x.5.3 ("too many recipients") there counts what went before. Never
+        true for a session that carried nothing: a new one would fare no better.
+        """
+        if verb is not Verb.MAIL or not reply.transient or self.served <= self._options.verdict.served:
+            return False
+        counts = reply.enhanced is not None and reply.enhanced[1:] == (5, 3)
+        return counts or _ABOUT_SESSION.search(reply.text) is not None
 
     def service_closed(self, reply: Reply, *, flight: bool, crossed: bool, unit: bool) -> None:
         """A 421 that came while a form was on trial, or that names it, is held against the form."""

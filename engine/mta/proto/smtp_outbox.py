@@ -35,6 +35,7 @@ class Open:
         "end",
         "flight",
         "mail_taken",
+        "no_more",
         "rcpt_refused",
         "rcpt_taken",
         "refusal",
@@ -55,6 +56,7 @@ class Open:
         self.rcpt_taken = False
         self.rcpt_refused = False
         self.refusal: tuple[Verb, Reply] | None = None  # the first one
+        self.no_more = False  # refused because the session is full: for another connection
         self.again = False  # refused for its form: goes back to the queue
         self.end = 0  # stream offset behind its content; 0 = not on the wire
 

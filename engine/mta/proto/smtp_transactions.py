@@ -140,7 +140,7 @@ class Transactions:
         elif opened.again:
             self._send_again(opened)
         elif opened.refusal is not None:  # a lone dot: whatever is said of it, nobody got a message
-            self._settle(opened, _REFUSED, *opened.refusal)
+            self._settle_refused(opened)
         elif reply.code < 300:
             self.experience.served += 1
             self._settle(opened, _DELIVERED, _CONTENT, reply)
@@ -184,6 +184,23 @@ class Transactions:
             )
             if not opened.again:
                 opened.refusal = (verb, reply)
+                if self.experience.is_session_full(verb, reply):
+                    opened.no_more = True
+                    self._take_no_more()
+
+    def _take_no_more(self) -> None:
+        """What is not begun is for another connection; QUIT follows the last answer."""
+        self.outbox.closing = True
+        while self.outbox.waiting:
+            self._settle(self.outbox.waiting.popleft(), _UNSENT, _MAIL, None, _NO_MORE)
+
+    def _settle_refused(self, opened: Open) -> None:
+        """By its first refusal; one that only says "not in this session" has not touched the message."""
+        assert opened.refusal is not None, "a transaction ended without a reason"
+        if opened.no_more:
+            self._settle(opened, _UNSENT, _MAIL, None, _NO_MORE)
+        else:
+            self._settle(opened, _REFUSED, *opened.refusal)
 
     def _end_without_content(self, opened: Open) -> None:
         """All its commands are answered and the content was not taken. A unit in flight brings its RSET."""
@@ -191,8 +208,7 @@ class Transactions:
         if opened.again:
             self._send_again(opened)
         else:
-            assert opened.refusal is not None, "a transaction ended without a reason"
-            self._settle(opened, _REFUSED, *opened.refusal)
+            self._settle_refused(opened)
 
     def _send_again(self, opened: Open) -> None:
         """Back to the queue's head; what no longer fits under the peer's limit is given back."""
@@ -219,7 +235,7 @@ class Transactions:
         if handed_over and not opened.rcpt_refused and (opened.crossed or opened.refusal is None):
             self._settle(opened, _AMBIGUOUS, _BDAT if opened.unit else _CONTENT, None, failure)
         elif opened.refusal is not None:
-            self._settle(opened, _REFUSED, *opened.refusal)
+            self._settle_refused(opened)
         else:
             self._settle(opened, _UNSENT, failure.verb, None, failure)
 
@@ -252,7 +268,7 @@ class Transactions:
         """Settle all that is open as not done, since `reply` says that nothing more will be."""
         for opened in list(self.outbox.unsettled.values()):
             if opened.refusal is not None:
-                self._settle(opened, _REFUSED, *opened.refusal)
+                self._settle_refused(opened)
             else:
                 self._settle(opened, _UNSENT, verb, reply)
 

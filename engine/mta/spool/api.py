@@ -153,7 +153,8 @@ class Spool(Protocol):
     def queued(self, after: int = 0, limit: int = 2**63) -> list[QueueEntry]:
         """Queued envelopes with an id > `after`, in id order: how memory is rebuilt, after `recover`.
 
-        A leased one counts as queued here until it is settled.
+        A leased one counts as queued here until it is settled, and so does a deferred one that
+        `take_due` has given in this incarnation: whoever took it may have died with it.
         """
         ...
 

@@ -186,6 +186,11 @@ def record_is_queued(record: bytes) -> bool:
     return not record[HEAD_SIZE - 6] & (HELD | QUARANTINED) and record[20:28] == b"\0\0\0\0\0\0\0\0"
 
 
+def record_due(record: bytes) -> int:
+    """Milliseconds; 0 = not deferred."""
+    return int.from_bytes(record[20:28], "big")
+
+
 def record_attempt(record: bytes) -> int:
     return record[HEAD_SIZE - 8]
 

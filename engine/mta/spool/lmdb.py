@@ -288,12 +288,17 @@ class LmdbSpool(SpoolReads):
                     spool_id = int.from_bytes(key, "big")
                     if not codec.is_intact(record):
                         self._damaged.add(spool_id)
-                    elif codec.record_is_queued(record):
+                    elif codec.record_is_queued(record) or self._was_given(key, record):
                         campaign, domain = codec.record_campaign(record), codec.record_domain(record)
                         found.append(QueueEntry(spool_id, campaign, domain))
                         if len(found) == limit:
                             break
         return found
+
+    def _was_given(self, key: bytes, record: bytes) -> bool:
+        """A deferred envelope that `take_due` gave: it waits in memory like a queued one."""
+        due_key = codec.due_key(codec.record_due(record), int.from_bytes(key, "big"))
+        return due_key <= self._due_position and not codec.record_is_parked(record)
 
     def take_due(self, now: float, limit: int) -> list[QueueEntry]:
         """Stops before the earliest due time that is being written: the scan never passes what it cannot see.

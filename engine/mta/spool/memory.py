@@ -264,9 +264,13 @@ class MemorySpool:
                 break
             if not codec.is_intact(record):
                 self._damaged.add(spool_id)
-            elif spool_id > after and codec.record_is_queued(record):
+            elif spool_id > after and (codec.record_is_queued(record) or self._was_given(spool_id, record)):
                 found.append(QueueEntry(spool_id, codec.record_campaign(record), codec.record_domain(record)))
         return found
+
+    def _was_given(self, spool_id: int, record: bytes) -> bool:
+        due_key = (codec.record_due(record), spool_id)
+        return due_key <= self._due_position and not codec.record_is_parked(record)
 
     def take_due(self, now: float, limit: int) -> list[QueueEntry]:
         taken: list[QueueEntry] = []

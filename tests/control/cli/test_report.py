@@ -1,4 +1,4 @@
-"""The final report: promised keys, sums that are checked, and replies that cannot act."""
+"""The final report: promised keys, sums that are checked, a table that fits, replies that cannot act."""
 
 import io
 import json
@@ -8,29 +8,40 @@ from rich.console import Console
 
 from control.cli.report import (
     DOMAINS_SHOWN_MAX,
+    REASONS_SHOWN_MAX,
     STATES,
     CampaignReport,
     DomainReport,
     Reason,
+    choose_columns,
     find_mistakes,
     print_report,
+    reason_words,
     report_facts,
     report_json,
+    sum_reasons,
 )
+from engine.model.reply import FailureKind, Reply, TransportFailure, Verb
+from engine.mta.policy.classify import judge_failure, judge_reply
 from engine.mta.spool.api import StateCounts
 
 PROMISED = ["accepted", "delivered", "bounced", "deferred", "expired", "suppressed", "cancelled", "ambiguous"]
 PROMISED += ["quarantined", "render_failed", "was_ambiguous", "seconds", "messages_per_second"]
 
+HOSTILE = "550 5.1.1 [red]\x1b[31mno\u202e <rcpt>"
 REPORT = CampaignReport(
     counts=StateCounts(accepted=10, delivered=6, bounced=2, ambiguous=1, was_ambiguous=2),
     seconds=3.0,
     domains=(
-        DomainReport("a.example", StateCounts(accepted=7, delivered=6, ambiguous=1)),
+        DomainReport(
+            "a.example",
+            StateCounts(accepted=7, delivered=6, ambiguous=1),
+            (Reason("ambiguous", "ambiguous, held", 1), Reason("deferred", "transient", 4, "450 later")),
+        ),
         DomainReport(
             "b.example",
             StateCounts(accepted=3, bounced=2),
-            (Reason("bounced", "no such user", 2, "550 5.1.1 [red]\x1b[31mno\u202e <rcpt>"),),
+            (Reason("bounced", "permanent-rcpt", 2, HOSTILE, "550 5.1.1"),),
         ),
     ),
     refused=4,
@@ -38,9 +49,9 @@ REPORT = CampaignReport(
 )
 
 
-def shown(report: CampaignReport) -> str:
+def shown(report: CampaignReport, width: int = 80) -> str:
     out = io.StringIO()
-    print_report(report, Console(file=out, width=160))
+    print_report(report, Console(file=out, width=width))
     return out.getvalue()
 
 
@@ -49,7 +60,13 @@ def test_the_json_object_has_the_promised_keys_and_adds_up() -> None:
     assert list(facts)[: len(PROMISED)] == PROMISED
     assert sum(facts[state] for state in STATES) == facts["accepted"]
     assert (facts["deferred"], facts["messages_per_second"]) == (1, 2.0)
-    assert facts["domains"][1]["reasons"][0]["count"] == 2
+    assert facts["domains"][1]["reasons"][0] == {
+        "state": "bounced",
+        "text": "permanent-rcpt",
+        "status": "550 5.1.1",
+        "count": 2,
+        "sample": HOSTILE,
+    }
     assert "\x1b" not in report_json(REPORT)
 
 
@@ -72,12 +89,48 @@ def test_counts_that_do_not_add_up_are_said(report: CampaignReport, mistake: str
     assert mistake in shown(report)
 
 
-def test_the_table_names_domains_counts_and_reasons() -> None:
+def test_the_table_has_a_line_for_each_domain_and_only_columns_that_say_something() -> None:
+    lines = shown(REPORT).splitlines()
+    assert lines[1].split() == ["domain", "accepted", "delivered", "bounced", "deferred", "ambiguous"]
+    assert lines[3].split() == ["a.example", "7", "6", "-", "-", "1"]
+    assert lines[4].split() == ["b.example", "3", "-", "2", "1", "-"]
+
+
+def test_the_sums_and_the_refused_lines_come_last() -> None:
     text = shown(REPORT)
-    assert "a.example" in text
-    assert "2 bounced: no such user" in text
     assert "10 accepted: 6 delivered, 2 bounced, 1 deferred, 1 ambiguous" in text
+    assert "2 were ambiguous for a time" in text
     assert "4 lines of the list were refused, see data/refused.csv" in text
+
+
+def test_reasons_that_ended_mail_stand_apart_from_those_that_delayed_it() -> None:
+    ended, _, delayed = shown(REPORT).partition("Why not delivered")[2].partition("What took more than one")
+    assert "2  bounced: the recipient was refused, b.example" in ended
+    assert "1  ambiguous: ambiguous, held, a.example" in ended
+    assert "4  deferred: refused for now, a.example" in delayed
+    assert "450 later" in delayed
+
+
+def test_reasons_are_summed_over_domains_with_the_sample_of_the_one_that_said_it_most() -> None:
+    def domain(name: str, *reasons: Reason) -> DomainReport:
+        return DomainReport(name, StateCounts(accepted=9), reasons)
+
+    ended, delayed = sum_reasons(
+        [
+            domain("a.example", Reason("bounced", "permanent-rcpt", 2, "550 5.1.1 A", "550 5.1.1")),
+            domain(
+                "b.example",
+                Reason("bounced", "permanent-rcpt", 5, "550 5.1.1 B", "550 5.1.1"),
+                Reason("bounced", "permanent-rcpt", 9, "552 5.2.2 C", "552 5.2.2"),
+                Reason("ambiguous", "ambiguous", 1, "closed at content"),
+            ),
+        ]
+    )
+    assert [(r.status, r.count, r.domains, r.sample) for r in ended] == [
+        ("552 5.2.2", 9, ("b.example",), "552 5.2.2 C"),
+        ("550 5.1.1", 7, ("b.example", "a.example"), "550 5.1.1 B"),
+    ]
+    assert [(r.state, r.count) for r in delayed] == [("ambiguous", 1)]
 
 
 def test_a_strangers_reply_is_shown_escaped() -> None:
@@ -88,12 +141,63 @@ def test_a_strangers_reply_is_shown_escaped() -> None:
     assert "\\x1b" in text
 
 
-def test_only_the_largest_domains_are_in_the_table_and_all_are_in_the_json() -> None:
-    domains = tuple(DomainReport(f"d{n:03d}.example", StateCounts(accepted=n)) for n in range(1, 101))
+@pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
+def test_no_line_is_wider_than_the_terminal(width: int) -> None:
+    million = StateCounts(9_000_000, *[1_000_000] * 8)  # every state at once: the widest table there is
+    name = "a-very-long-domain-name-that-somebody-registered.subdomain.example"
+    reasons = tuple(Reason("bounced", f"rule-{n}", 10, "550 5.7.1 " + "words " * 40) for n in range(30))
+    lines = shown(CampaignReport(million, 900.0, (DomainReport(name, million, reasons),)), width).splitlines()
+    assert max(map(len, lines)) <= width
+    names, numbers = lines[1].replace("failed to render", "unrendered").split(), lines[3].split()
+    assert len(names) == len(numbers)
+    if width >= 60:
+        assert numbers[0].startswith("a-very-long-")
+        assert numbers[1] == "9,000,000"
+
+
+def test_columns_that_do_not_fit_are_put_together_rarest_first() -> None:
+    counts = [
+        dict.fromkeys(("accepted", *STATES), 0) | {"accepted": 9, "bounced": 5, "expired": 1, "suppressed": 2}
+    ]
+    everything, width = choose_columns(counts, 100)
+    assert everything == ["accepted", "delivered", "bounced", "expired", "suppressed"]
+    assert choose_columns(counts, width)[0] == everything
+    assert choose_columns(counts, width - 1)[0] == ["accepted", "delivered", "bounced", "other"]
+    assert choose_columns(counts, 1)[0] == ["accepted", "delivered", "other"]
+
+
+def test_only_the_largest_domains_and_the_commonest_reasons_are_shown_and_all_are_in_the_json() -> None:
+    reasons = tuple(Reason("bounced", f"reason number {n}", 100 - n) for n in range(40))
+    domains = tuple(
+        DomainReport(f"d{n:03d}.example", StateCounts(accepted=n), reasons) for n in range(1, 101)
+    )
     report = CampaignReport(StateCounts(accepted=5_050), 0.0, domains)
     text = shown(report)
     assert "d100.example" in text
     assert "d001.example" not in text
     assert f"and {100 - DOMAINS_SHOWN_MAX} more domains" in text
+    assert "10,000  bounced: reason number 0, 100 domains" in text
+    assert f"and {40 - REASONS_SHOWN_MAX} rarer reasons" in text
     assert len(report_facts(report)["domains"]) == 100
     assert report.messages_per_second == 0
+
+
+def test_a_report_without_domains_or_mail_is_short() -> None:
+    assert shown(CampaignReport(StateCounts(), 0.0)).split("\n")[1] == "0 accepted: nothing"
+
+
+@pytest.mark.parametrize("verb", list(Verb))
+def test_every_rule_about_a_reply_has_words(verb: Verb) -> None:
+    for code in (220, 421, 450, 503, 550, 552):
+        assert "-" not in reason_words(judge_reply(verb, Reply(code, None, ("x",))).rule)
+
+
+@pytest.mark.parametrize("kind", list(FailureKind))
+def test_every_rule_about_a_failure_has_words(kind: FailureKind) -> None:
+    words = reason_words(judge_failure(TransportFailure(kind, Verb.CONNECT)).rule)
+    assert " " in words
+    assert "_" not in words
+
+
+def test_what_is_no_rule_is_shown_as_it_is() -> None:
+    assert reason_words("html line 3: no such filter") == "html line 3: no such filter"

@@ -106,40 +106,45 @@ async def child(root: Path, *arguments: str) -> AsyncIterator[trio.Process]:
         process.kill()
 
 
-async def lines(process: trio.Process, count: int) -> list[bytes]:
-    """The next lines a child prints."""
-    assert process.stdout is not None
-    text = b""
-    with trio.fail_after(PATIENCE_SECONDS):
-        while text.count(b"\n") < count:
-            more = await process.stdout.receive_some(4096)
-            assert more, "the child ended early"
-            text += more
-    return text.splitlines()
+class Lines:
+    """What a child prints, line by line."""
+
+    def __init__(self, process: trio.Process) -> None:
+        assert process.stdout is not None
+        self._stdout = process.stdout
+        self._text = b""
+
+    async def take(self, count: int) -> list[str]:
+        """The next lines; fewer when the child ends."""
+        with trio.fail_after(PATIENCE_SECONDS):
+            while self._text.count(b"\n") < count:
+                more = await self._stdout.receive_some(65536)
+                if not more:
+                    break
+                self._text += more
+        *found, self._text = self._text.split(b"\n", count)
+        return [line.decode() for line in found]
 
 
 async def test_a_reader_in_another_process_sees_what_is_published(house: LocalHouse) -> None:
     bus = await house.open("node-1")
     await bus.publish("events.node-1", [b"before"])
     async with child(house.root, "read", "control", "events.node-1", "reports") as process:
-        assert await lines(process, 1) == [b"node-1 1 before"]
+        lines = Lines(process)
+        assert await lines.take(1) == ["node-1 1 before"]
         await bus.publish("events.node-1", [b"after", b"and more"])
-        assert await lines(process, 2) == [b"node-1 2 after", b"node-1 3 and more"]
+        assert await lines.take(2) == ["node-1 2 after", "node-1 3 and more"]
         await until(lambda: bus.backlog("events.node-1", "reports") == 0)
 
 
 async def test_a_killed_publisher_leaves_a_readable_stream(house: LocalHouse) -> None:
     bus = await house.open("control")
     async with child(house.root, "publish", "node-1", "events.node-1") as process:
-        assert process.stdout is not None
-        told = b""
-        while told.count(b"\n") < 5:
-            told += await process.stdout.receive_some(4096)
+        lines = Lines(process)
+        await lines.take(5)
         process.send_signal(signal.SIGKILL)
-        await process.wait()
-        async for more in process.stdout:
-            told += more
-    durable = int(told.rpartition(b"\n")[0].splitlines()[-1])
+        told = await lines.take(1_000_000)
+    durable = int(told[-1]) if told else 5
     subscription = bus.subscribe("events.node-1", "reports")
     found = await take(subscription, durable)
     assert [delivery.sequence for delivery in found] == list(range(1, durable + 1))
@@ -153,17 +158,16 @@ async def test_the_claims_of_two_processes_never_meet(house: LocalHouse) -> None
     bus = await house.open("node-1")
     mine: list[str] = []
     async with child(house.root, "claim", "node-2", "60") as process:
-        assert await lines(process, 1) == [b"ready"]
+        lines = Lines(process)
+        assert await lines.take(1) == ["ready"]
         for number in range(60):
             if await bus.create("claims", f"c{number}", b"node-1") is None:
                 mine.append(f"c{number}")
             await trio.sleep(random.uniform(0, 0.01))
-        assert process.stdout is not None
-        text = b""
-        with trio.fail_after(PATIENCE_SECONDS):
-            while not text.endswith(b"done\n"):
-                text += await process.stdout.receive_some(65536)
-    theirs = text.decode().split()[:-1]
+        theirs = []
+        while (line := await lines.take(1)) != ["done"]:
+            assert line, "the child ended early"
+            theirs += line
     assert sorted(mine + theirs) == sorted(f"c{number}" for number in range(60))
     assert mine
     assert theirs
@@ -231,6 +235,10 @@ async def test_a_temporary_member_stays_while_somebody_waits_for_what_it_publish
     bus = await house.open("cli-1", temporary=True)
     await bus.publish("commands.node-1", [b"stop"])
     await house.close(bus)
+    dead = LocalBus(house.root, "cli-2", temporary=True, **QUICK)
+    dead._store.members.close()  # as if killed: its folder stays
+    await house.open("node-2")  # sweeps when it starts, in this order
+    await until(lambda: not (house.root / "cli-2").exists())
     subscription = node.subscribe("commands.node-1", "node")
     [delivery] = await take(subscription, 1)
     assert delivery.writer == "cli-1"
@@ -242,7 +250,7 @@ async def test_a_temporary_member_stays_while_somebody_waits_for_what_it_publish
 
 async def test_a_temporary_member_whose_process_died_is_swept(house: LocalHouse) -> None:
     async with child(house.root, "ask", "cli-1", "engine.node-1") as process:
-        await lines(process, 1)
+        await Lines(process).take(1)
         process.kill()
         await process.wait()
     assert (house.root / "cli-1").exists()

@@ -91,7 +91,7 @@ async def test_a_position_from_before_a_forgotten_deletion_is_refused(desk: Desk
     forget = desk.tables.forget_tombstones()
     assert forget is not None
     await desk.store.durable(forget)
-    with pytest.raises(PositionLost, match="control"):
+    with pytest.raises(PositionLost, match="control"), trio.fail_after(5):
         await anext(desk.watch(position))
     await desk.tables.put("campaigns", "8", b"run")
     assert await anext(desk.watch()) == ("8", b"run")

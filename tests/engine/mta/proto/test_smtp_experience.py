@@ -6,6 +6,7 @@ from engine.model.reply import Reply, Verb
 from engine.mta.proto.smtp_capabilities import Capabilities
 from engine.mta.proto.smtp_experience import TRIAL_WINDOW, Experience
 from engine.mta.proto.smtp_options import ClientOptions, Knowledge, PipeliningVerdict
+from tests.fakes.smtp_scripts import KNOWN, OK3, PIPELINING, Line, content, envelope, play, ready, told
 
 U, W, R = Knowledge.UNTRIED, Knowledge.WORKS, Knowledge.REFUSED
 ALL = Capabilities(pipelining=True, chunking=True)
@@ -103,3 +104,43 @@ def test_421_is_held_against_a_form_on_trial_or_one_that_it_names() -> None:
     assert not known.stepping
     known.service_closed(named, flight=True, crossed=False, unit=False)
     assert known.stepping
+
+
+@pytest.mark.parametrize(
+    ("verb", "reply", "served", "full"),
+    [
+        (
+            Verb.MAIL,
+            Reply(452, (4, 5, 3), ("Too many recipients: Too many messages sent",)),
+            1,
+            True,
+        ),  # OpenSMTPD
+        (Verb.MAIL, Reply(451, None, ("too many messages in this session",)), 1, True),
+        (Verb.MAIL, Reply(452, (4, 5, 3), ("Too many messages sent",)), 0, False),  # the next fares no better
+        (Verb.MAIL, Reply(451, (4, 7, 1), ("too many messages from you",)), 1, False),
+        (Verb.MAIL, Reply(552, (5, 5, 3), ("too many",)), 1, False),
+        (Verb.RCPT, Reply(452, (4, 5, 3), ("too many recipients",)), 1, False),
+    ],
+)
+def test_a_full_session_is_told_from_other_refusals(
+    verb: Verb, reply: Reply, served: int, full: bool
+) -> None:
+    known = experience(PipeliningVerdict(served=100))
+    known.served += served
+    assert known.is_session_full(verb, reply) is full
+
+
+def test_what_a_full_session_refuses_is_for_the_next_connection() -> None:
+    client = ready(PIPELINING, KNOWN)
+    full = b"250 kept\r\n452 4.5.3 Too many messages sent\r\n503 rcpt\r\n503 data\r\n"
+    script: list[Line] = [
+        (envelope(0), OK3),
+        (content(0) + envelope(1), full),
+        (b"QUIT\r\n", b"221 bye\r\n"),
+    ]
+    assert told(play(client, 3, script)) == [
+        "0 DELIVERED content 250",
+        "2 UNSENT mail stopped",
+        "1 UNSENT mail stopped",
+        "closed clean",
+    ]
