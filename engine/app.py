@@ -74,6 +74,12 @@ class Engine:
         self.tree.stop()
         await self.stopped.wait()
 
+    def hurry(self) -> None:
+        """Stop firmly: nobody waits for a peer any more. Unanswered final dots are settled as ambiguous."""
+        self.tree.stop()
+        self.parts.domains.stop_all_firmly()
+        self.parts.connections.stop_all_firmly()
+
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the tree until it is stopped."""
         try:

@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 import trio
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -163,29 +164,31 @@ async def _ask_one(bus: LocalBus, nodes: list[str]) -> dict[str, Any] | None:
 def _print(facts: dict[str, Any], envelopes: bool) -> None:
     console = Console()
     if envelopes:
-        table = Table(title="Envelopes", title_justify="left")
-        for name in ("id", "domain", "state", "attempts", "next attempt", "expires in"):
-            table.add_column(name)
+        table = _table("Envelopes", "domain", "id", "state", "attempts", "next attempt", "expires in")
         for item in facts["envelopes"]:
             table.add_row(
-                str(item["id"]),
                 Text(short(item["domain"])),
+                str(item["id"]),
                 item["state"],
                 str(item["attempts"]),
                 _seconds(item["next_attempt_seconds"]),
                 _seconds(item["expires_in_seconds"]),
             )
     else:
-        table = Table(title="Waiting, by domain", title_justify="left")
-        for name in ("domain", "queued", "deferred", "ambiguous", "quarantined", "next attempt"):
-            table.add_column(name)
+        table = _table(
+            "Waiting, by domain", "domain", "queued", "deferred", "ambiguous", "quarantined", "next attempt"
+        )
         for item in facts["domains"][:DOMAINS_SHOWN_MAX]:
             table.add_row(
                 Text(short(item["domain"])),
-                *(f"{item.get(name, 0):,}" for name in ("queued", "deferred", "ambiguous", "quarantined")),
+                *(
+                    f"{item[name]:,}" if item.get(name) else "-"
+                    for name in ("queued", "deferred", "ambiguous", "quarantined")
+                ),
                 _seconds(item["next_attempt_seconds"]),
             )
-    console.print(table)
+    if table.row_count:
+        console.print(table)
     hidden = len(facts["domains"]) - DOMAINS_SHOWN_MAX
     if hidden > 0 and not envelopes:
         console.print(f"... and {hidden:,} more domains (--json lists all)")
@@ -199,6 +202,22 @@ def _print(facts: dict[str, Any], envelopes: bool) -> None:
         if site["suspended_seconds"] > 0:
             line = f"  {short(site['path'])} rests {site['suspended_seconds']:.0f} s: no connection succeeded"
             console.print(Text(line))
+
+
+def _table(title: str, *columns: str) -> Table:
+    """A plain table, numbers to the right; the first column is cut where the terminal is narrow."""
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+    )
+    table.add_column(columns[0], overflow="ellipsis", no_wrap=True)
+    for name in columns[1:]:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
 
 
 def _seconds(value: float | None) -> str:

@@ -8,7 +8,7 @@ one stops firmly. What waits stays in the data folder, and the command that goes
 
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ BACKLOG_CHUNKS_MAX = 8  # on the bus and not yet accepted
 BACKLOG_ENVELOPES_MAX = 2_000_000  # accepted and not yet finished: 0.4 GB of spool
 WATCH_SECONDS = 0.1
 FOLD_BATCHES = 512
-LAST_EVENTS_SECONDS = 0.3
+LAST_EVENTS_SECONDS = 30.0  # to fold what is left; the closed bus ends it sooner
 
 
 def run_job(
@@ -123,25 +123,29 @@ class Run:
         return f"go on with: emass send --data {self._folder} --resume"
 
     async def live(self) -> CampaignReport:
-        route = await self._route()
-        with self._verdicts:
-            return await self._send(route)
+        # From the start to the very end: a Ctrl-C while stopping must not become a KeyboardInterrupt.
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            route = await self._route()
+            with self._verdicts:
+                return await self._send(route, signals)
 
-    async def _send(self, route: Route | None) -> CampaignReport:
+    async def _send(self, route: Route | None, signals: AsyncIterator[int]) -> CampaignReport:
         async with open_engine(self._config, static_route=route) as engine:
             events = engine.parts.bus.subscribe(f"events.{self._config.node.name}", "report")
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._heed_signals, engine, nursery.cancel_scope)
-                nursery.start_soon(self._feed, engine)
-                nursery.start_soon(self._follow, events)
-                with Progress() as progress:
-                    await self._watch(engine, progress)
-                nursery.cancel_scope.cancel()
-            await engine.stop()
+            async with trio.open_nursery() as heeding:
+                heeding.start_soon(self._heed_signals, engine, signals)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._feed, engine)
+                    nursery.start_soon(self._follow, events)
+                    with Progress() as progress:
+                        await self._watch(engine, progress)
+                    nursery.cancel_scope.cancel()
+                await engine.stop()
+                heeding.cancel_scope.cancel()
             with trio.move_on_after(LAST_EVENTS_SECONDS), suppress(trio.ClosedResourceError):
                 await self._follow(events)  # to the end: a stopped engine publishes no more
             counts = engine.counts(self._job.campaign)
-            self.finished = not self._reading and not counts.deferred
+            self.finished = not self._reading and counts.accepted >= self._read and not counts.deferred
             return CampaignReport(
                 counts,
                 self._fold.seconds,
@@ -230,14 +234,13 @@ class Run:
             return self._fold.first_attempts >= self._read
         return counts.deferred == 0
 
-    async def _heed_signals(self, engine: Engine, everything: trio.CancelScope) -> None:
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            asked = 0
-            async for _ in signals:
-                asked += 1
-                if asked == 1:
-                    with suppress(OSError):
-                        print("emass: stopping; open transactions finish first", file=sys.stderr)
-                    self._stop.set()
-                else:
-                    everything.cancel()
+    async def _heed_signals(self, engine: Engine, signals: AsyncIterator[int]) -> None:
+        """The first asks for a stop, the next ones do not wait for it."""
+        async for _ in signals:
+            firm = self._stop.is_set()
+            how = " at once" if firm else "; open transactions finish first (again: at once)"
+            with suppress(OSError):
+                print(f"emass: stopping{how}", file=sys.stderr)
+            self._stop.set()
+            if firm:
+                engine.hurry()

@@ -123,8 +123,10 @@ class Connection:
         self._done = Dispositions(parts, site.route.site, site.source.name)
         self._settled_at = 0.0
         self._asked = False  # a Want is out
+        self._answers = 0  # of the holder's, that we have seen
         self._lease_size = FIRST_LEASE
         self._granted_at = 0.0
+        self._served_before = 0
         self._ran_dry = False
         self._client: SmtpClient
         self._session: Session
@@ -168,7 +170,7 @@ class Connection:
                 await self._rounds()
             if self._scope.cancelled_caught:
                 self._time_is_up()
-        if self._closed.reply is not None or self._closed.failure is not None:
+        if not (self._leaving and self._closed.clean):  # we said goodbye: its answer is no trouble
             self._holder.trouble = self._closed.reply or self._closed.failure
         self._return_unsent()
         await self._settle()
@@ -261,9 +263,11 @@ class Connection:
     def _ask_for_more(self) -> None:
         """Prefetch: the next lease is ordered while half of this one is still to do."""
         holder = self._holder
-        if holder.granted and self._asked:
-            self._asked = False  # what was asked for has come
-            self._size_lease(trio.current_time())
+        if self._asked and holder.answers != self._answers:
+            self._answers = holder.answers
+            self._asked = False  # what was asked for has come, or nothing of it was left
+            if holder.granted:
+                self._size_lease(trio.current_time())
         waiting = len(holder.granted) + len(self._prepared)
         if self._asked or self._leaving or waiting > self._lease_size // 2:
             return
@@ -279,10 +283,12 @@ class Connection:
         if self._ran_dry:
             self._lease_size = min(LEASE_ENVELOPES_MAX, self._lease_size * 2)
         elif self._granted_at:
-            rate = self._lease_size / max(now - self._granted_at, 0.001)
+            served = self._holder.served - self._served_before  # not what was granted: that fills queues
+            rate = served / max(now - self._granted_at, 0.001)
             self._lease_size = max(FIRST_LEASE, min(LEASE_ENVELOPES_MAX, int(rate * LEASE_SECONDS)))
         self._ran_dry = False
         self._granted_at = now
+        self._served_before = self._holder.served
 
     async def _prepare(self) -> None:
         """Compose ahead, and send what is new to the signers in one message."""

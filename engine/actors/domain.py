@@ -71,9 +71,9 @@ async def _settle_all(
     await scheduler.tell(Unroutable(name, key, context.ref, places, retry_time))
     quiet_since = trio.current_time()
     exhausted = False
-    ordered = 0  # leases that are on their way to the holder
+    ordered = 0
     while (
-        not (exhausted and not ordered and not holder.held)
+        not (exhausted and holder.answers == ordered and not holder.held)
         and trio.current_time() - quiet_since < IDLE_SECONDS
     ):
         batch = await batch_within(context.mailbox, 64, IDLE_SECONDS)
@@ -84,17 +84,14 @@ async def _settle_all(
                 case Offer():
                     quiet_since = trio.current_time()
                     exhausted = message.exhausted or not bouncing
-                    ordered += 1
-                    await spooler.tell(
-                        OrderLeases(
-                            [
-                                LeaseFor(key, holder, message.ids[at : at + LEASE_ENVELOPES_MAX])
-                                for at in range(0, len(message.ids), LEASE_ENVELOPES_MAX)
-                            ]
-                        )
-                    )
+                    orders = [
+                        LeaseFor(key, holder, message.ids[at : at + LEASE_ENVELOPES_MAX])
+                        for at in range(0, len(message.ids), LEASE_ENVELOPES_MAX)
+                    ]
+                    ordered += len(orders)
+                    await spooler.tell(OrderLeases(orders))
                 case Bell():
-                    ordered = max(0, ordered - 1)
+                    pass  # rung for what is in the holder now
                 case _:
                     raise AssertionError(f"domain {name} got {message!r}")
         if holder.granted:

@@ -22,6 +22,7 @@ class Holder:
     """Leases of one taker. `granted` is what it has not begun to prepare."""
 
     __slots__ = (
+        "answers",
         "closed",
         "current",
         "granted",
@@ -42,6 +43,7 @@ class Holder:
         self.wire: set[int] = set()  # handed to the protocol: octets of it may be out
         self.current: int | None = None  # being composed or handed over right now
         self.closed = False
+        self.answers = 0  # orders that the spooler has answered, with or without a lease
         self.reached = False  # a connection: the peer said Ready
         self.served = 0  # a connection: transactions that the peer answered
         self.trouble: Reply | TransportFailure | None = None  # a connection: what ended it

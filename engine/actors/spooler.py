@@ -100,7 +100,8 @@ class Spooler:
         self._settle_overlooked()
         due = retry_at(self._parts.config.engine.retry, 0, now, float("inf"), self._parts.dice.random())
         assert due is not None, "nothing expires at infinity"
-        recovery = await self._spool.recover(now, self._parts.config.engine.ambiguous, due)
+        engine = self._parts.config.engine
+        recovery = await self._spool.recover(now, engine.ambiguous, due, engine.retry.first)
         if recovery.orphans:
             log.warning(
                 "found leases of an earlier life: their envelopes are ambiguous",
@@ -202,6 +203,7 @@ class Spooler:
                 for lease in leases:
                     if not order.holder.grant(lease):
                         refused.append((lease.id, _returned(lease, DelayReason.ACTOR_RESTARTED)))
+                order.holder.answers += 1
                 rung[order.holder.name] = order.holder
             self._tell(Leased(tuple((order.path, order.ids) for order in orders)))
             for holder in rung.values():

@@ -84,6 +84,15 @@ class Member:
         with self.environment.read() as transaction:
             yield transaction
 
+    def last_visible(self) -> int:
+        """The id of the last commit that a reader sees.
+
+        `Environment.last_transaction` may be ahead of it for as long as that commit's fsync takes (LMDB
+        writes the meta page first and shows it to readers after): who looked then would look too early.
+        """
+        with self.read() as transaction:
+            return int(transaction.id())
+
     def start_writing(self, map_octets: int) -> None:
         """Open for writing in this process; creates the store. StorageError when another one writes."""
         if self.writing:

@@ -140,7 +140,7 @@ class Store:
         seen: dict[str, tuple[bytes, int]] = {}
         for member in self.readable():
             if member is not self.own:
-                seen[member.name] = (member.epoch, member.environment.last_transaction())
+                seen[member.name] = (member.epoch, member.last_visible())
         if seen != self._seen:
             self._seen, changed = seen, True
             self._unreadable &= {member.name for member in self.members.everyone()}

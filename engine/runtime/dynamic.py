@@ -129,6 +129,12 @@ class DynamicSupervisor:
             self.ask_child_to_stop(name)
             await self._waiting.setdefault(name, trio.Event()).wait()
 
+    def stop_all_firmly(self) -> None:
+        """Cancel every child and start no more in this life: for a stop that must not wait for them."""
+        self._nursery = None
+        for child in tuple(self._children.values()):
+            child.stop_firmly()
+
     def kill(self, name: str, why: str = "was killed on purpose") -> None:
         """Let a child crash with `Killed`: for tests and drills. Raises KeyError."""
         self._children[name].kill(why)

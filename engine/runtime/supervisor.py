@@ -21,7 +21,7 @@ from engine.runtime.clock import Clock, SystemClock
 from engine.runtime.crash import CrashHook, log_crash
 from engine.runtime.ref import Ref
 from engine.runtime.restart import Intensity, affected, comes_back
-from engine.runtime.spec import ChildSpec, Context, Kind, Restart, SupervisorSpec
+from engine.runtime.spec import ChildSpec, Context, Kind, Restart, Strategy, SupervisorSpec
 
 
 class SupervisorGaveUp(Exception):
@@ -207,13 +207,27 @@ class Supervisor:
                     f"{self.spec.name}: {failed.name} ended, and more than {self.spec.restarts_max} "
                     f"restarts in {self.spec.period_seconds:g} s are too many"
                 ) from failed.error
-            index = self.children.index(failed)
+            index = self._leftmost(failed)
             taken = [self.children[i] for i in affected(self.spec.strategy, index, len(self.children))]
             await self._stop(taken)
             for sibling in taken:
                 if not returns_with_siblings(sibling):
                     sibling.retire()
             failed = await self._start(taken)
+
+    def _leftmost(self, failed: Child) -> int:
+        """The place of `failed`, or of one left of it that has ended, too, and takes it along.
+
+        A crash on the left often shows on the right first, which cannot start before the left one is back.
+        """
+        index = self.children.index(failed)
+        if self.spec.strategy is Strategy.ONE_FOR_ONE:
+            return index
+        for place, child in enumerate(self.children[:index]):
+            ended = child.state in (ChildState.LEFT, ChildState.CRASHED)
+            if ended and comes_back(child.spec.restart, child.crashed):
+                return place
+        return index
 
     # -- stopping
 

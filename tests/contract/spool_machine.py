@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from engine.config import AmbiguousPolicy
 from engine.model.disposition import FINAL, DelayReason, Disposition, Outcome
 from engine.model.event import ChunkAccepted, decode_events
-from engine.mta.spool.api import CRASHES_MAX, PROCESS_CRASHES_MAX, STATE_OF_OUTCOME, StateCounts
+from engine.mta.spool.api import CRASHES_MAX, PROCESS_CRASHES_MAX, STATE_OF_OUTCOME, SUSPECTS_MAX, StateCounts
 from tests.contract.spool import NOW, a_chunk, a_content
 from tests.fakes.spool_house import SpoolHouse
 
@@ -269,10 +269,11 @@ class SpoolMachine(RuleBasedStateMachine):
 
         before = {key: truth.lease for key, truth in self.world.truths.items() if truth.lease}
         recovery = self.call(act)
+        alone = {key for key, lease in before.items() if len(self.world.named[lease]) == 1}
         reason = DelayReason.AMBIGUOUS_HELD if policy is AmbiguousPolicy.HOLD else DelayReason.AMBIGUOUS_RETRY
         for truth in self.world.truths.values():
             truth.given = False
-        for key, lease in before.items():
+        for key in before:
             truth = self.world.truths[key]
             truth.suspect = True
             item = Disposition(
@@ -281,7 +282,7 @@ class SpoolMachine(RuleBasedStateMachine):
                 Outcome.AMBIGUOUS,
                 reason=reason,
                 due=self.now + 7,
-                crashed=len(self.world.named[lease]) == 1,
+                crashed=key in alone and len(alone) <= SUSPECTS_MAX,
             )
             self._step(item, PROCESS_CRASHES_MAX)
         found = Counter(self.world.truths[key].state for key in before)

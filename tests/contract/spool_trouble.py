@@ -9,7 +9,7 @@ import pytest
 
 from engine.config import AmbiguousPolicy
 from engine.model.disposition import Outcome
-from engine.mta.spool.api import Recovery, StateCounts
+from engine.mta.spool.api import PROCESS_CRASHES_MAX, SUSPECTS_MAX, Recovery, StateCounts
 from tests.contract.spool import (
     EXPIRES,
     NOW,
@@ -57,6 +57,24 @@ class SpoolTroubleContract:
             found.append(await recovered(house))
         assert [recovery.quarantined for recovery in found] == [0, 0, 1]
         assert house.spool.counts(1) == StateCounts(accepted=1, quarantined=1, was_ambiguous=1)
+
+    async def test_a_crowd_that_goes_down_with_its_process_again_and_again_is_not_to_blame(
+        self, house: SpoolHouse
+    ) -> None:
+        ids = await accepted(house.spool, SUSPECTS_MAX + 1)
+        for _ in range(PROCESS_CRASHES_MAX + 2):
+            await house.spool.lease([[spool_id] for spool_id in ids], NOW)
+            assert await recovered(house) == Recovery(len(ids), 0, 0)
+
+    async def test_orphans_of_several_deaths_are_retried_apart(self, house: SpoolHouse) -> None:
+        ids = await accepted(house.spool, 3)
+        for spread in (0, 100):
+            await house.spool.lease([ids], NOW)
+            await house.crash()
+            await house.spool.recover(NOW, AmbiguousPolicy.RETRY, RETRY_AT, spread)
+        dues = [item.due for item in house.spool.listing(0, 10)]
+        assert len(set(dues)) == 3
+        assert all(RETRY_AT <= due < RETRY_AT + 100 for due in dues)
 
     async def test_the_store_keeps_its_epoch(self, house: SpoolHouse) -> None:
         epoch = house.spool.epoch

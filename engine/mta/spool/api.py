@@ -37,6 +37,7 @@ from engine.storage import Pending, StorageError
 LEASE_ENVELOPES_MAX = 64
 CRASHES_MAX = 2  # actor deaths with an envelope in hand before it is quarantined
 PROCESS_CRASHES_MAX = 3  # process deaths while it was leased alone: a machine may simply lose power twice
+SUSPECTS_MAX = 8  # more than these leased alone at one death: it proves nothing against any of them
 
 
 class SpoolError(StorageError):
@@ -148,7 +149,12 @@ class Spool(Protocol):
         """Apply (lease id, dispositions) batches in one commit. Lease id 0 = envelopes not leased."""
         ...
 
-    def recover(self, now: float, policy: AmbiguousPolicy, retry_at: float) -> Pending[Recovery]: ...
+    def recover(
+        self, now: float, policy: AmbiguousPolicy, retry_at: float, spread_seconds: float = 0.0
+    ) -> Pending[Recovery]:
+        """End the leases of earlier incarnations. `spread_seconds` draws apart, by that much per attempt
+        that is over, the retries of those that were ambiguous before (see `leases.judge_orphans`)."""
+        ...
 
     def queued(self, after: int = 0, limit: int = 2**63) -> list[QueueEntry]:
         """Queued envelopes with an id > `after`, in id order: how memory is rebuilt, after `recover`.

@@ -17,9 +17,10 @@ from msgspec import Struct
 from engine.config import AmbiguousPolicy
 from engine.model.disposition import DelayReason, Disposition, Outcome
 from engine.model.reply import Verb
-from engine.mta.spool.api import Lease
+from engine.mta.spool.api import SUSPECTS_MAX, Lease
 
 LEASE_ITEM: Final = struct.Struct(">QB")  # spool id, attempt
+SPREAD_ATTEMPTS_MAX: Final = 8  # further apart than eight spreads is no better
 
 
 class Claim(Struct, frozen=True):
@@ -131,6 +132,34 @@ class OpenLeases:
     def clear(self) -> None:
         self._envelopes.clear()
         self._holder.clear()
+
+
+def judge_orphans(
+    found: Sequence[tuple[int, int, bool]], policy: AmbiguousPolicy, retry_at: float, spread_seconds: float
+) -> list[Disposition]:
+    """The ends of all orphans at a start; `found` = (spool id, attempt, whether it was leased alone).
+
+    After a death in the middle of a campaign hundreds are retried, each leased alone, and a second death
+    then proves nothing against any of them: blame needs SUSPECTS_MAX or fewer. So that the one envelope
+    that does kill its process is told from the crowd it goes with, retries are drawn apart, the further the
+    more attempts are behind an envelope: sooner or later it is nearly alone in the air.
+    """
+    blamed = sum(alone for _, _, alone in found) <= SUSPECTS_MAX
+    return [
+        orphan(
+            spool_id,
+            attempt,
+            policy,
+            retry_at + spread_seconds * min(attempt, SPREAD_ATTEMPTS_MAX) * _fraction(spool_id + attempt),
+            alone and blamed,
+        )
+        for spool_id, attempt, alone in found
+    ]
+
+
+def _fraction(number: int) -> float:
+    """From [0, 1), far apart for neighbours (Knuth's multiplicative hash); dice would not repeat."""
+    return (number * 2_654_435_761 % 2**32) / 2**32
 
 
 def orphan(spool_id: int, attempt: int, policy: AmbiguousPolicy, retry_at: float, alone: bool) -> Disposition:

@@ -33,7 +33,7 @@ from engine.mta.spool.api import (
     Settled,
     SpoolError,
 )
-from engine.mta.spool.leases import OpenLeases, orphan, pack_lease, unpack_lease
+from engine.mta.spool.leases import OpenLeases, judge_orphans, pack_lease, unpack_lease
 from engine.mta.spool.reader import SpoolReads
 from engine.mta.spool.tables import NEXT_EVENT, NEXT_ID, NEXT_LEASE, StoredChunk, StoredContent
 from engine.storage import Committer, Environment, Pending
@@ -229,30 +229,31 @@ class LmdbSpool(SpoolReads):
 
     # --- opening ---------------------------------------------------------------------------------------
 
-    def recover(self, now: float, policy: AmbiguousPolicy, retry_at: float) -> Pending[Recovery]:
+    def recover(
+        self, now: float, policy: AmbiguousPolicy, retry_at: float, spread_seconds: float = 0.0
+    ) -> Pending[Recovery]:
         """Every lease on disk that nobody holds is an orphan: its unsettled envelopes are ambiguous."""
         self._open.clear()
 
         def operation(transaction: Transaction) -> Recovery:
-            dispositions: list[Disposition] = []
+            orphans: list[tuple[int, int, bool]] = []
             with transaction.cursor(db=self._tables.leases) as cursor:
                 leases = [(bytes(key), unpack_lease(value)) for key, value in cursor]
             for key, items in leases:
                 for spool_id, attempt in items:
-                    found = self._mark_orphan(transaction, spool_id, attempt)
-                    if found:
-                        dispositions.append(orphan(spool_id, attempt, policy, retry_at, len(items) == 1))
+                    if self._mark_orphan(transaction, spool_id, attempt):
+                        orphans.append((spool_id, attempt, len(items) == 1))
                 transaction.delete(key, db=self._tables.leases)
             before = self._held(transaction)
             self._tables.settle(
                 transaction,
-                dispositions,
+                judge_orphans(orphans, policy, retry_at, spread_seconds),
                 now,
                 due_after=self._due_ms(),
                 crashes_max=PROCESS_CRASHES_MAX,
             )
             held, quarantined = self._held(transaction)
-            return Recovery(len(dispositions), held - before[0], quarantined - before[1])
+            return Recovery(len(orphans), held - before[0], quarantined - before[1])
 
         return self._committer.submit(operation)
 

@@ -33,7 +33,7 @@ from engine.mta.spool.api import (
     SpoolError,
     StateCounts,
 )
-from engine.mta.spool.leases import OpenLeases, orphan, parked
+from engine.mta.spool.leases import OpenLeases, judge_orphans, parked
 from engine.storage import Pending
 
 
@@ -232,10 +232,12 @@ class MemorySpool:
 
     # --- opening ---------------------------------------------------------------------------------------
 
-    def recover(self, now: float, policy: AmbiguousPolicy, retry_at: float) -> Pending[Recovery]:
+    def recover(
+        self, now: float, policy: AmbiguousPolicy, retry_at: float, spread_seconds: float = 0.0
+    ) -> Pending[Recovery]:
         self._open.clear()
         before = self._held()
-        dispositions: list[Disposition] = []
+        orphans: list[tuple[int, int, bool]] = []
         for items in self.disk.leases.values():
             for spool_id, attempt in items.items():
                 record = self.disk.records.get(spool_id)
@@ -245,11 +247,11 @@ class MemorySpool:
                     if codec.record_attempt(record) != attempt or codec.record_is_parked(record):
                         continue
                     self.disk.records[spool_id] = codec.mark_suspect(record)
-                dispositions.append(orphan(spool_id, attempt, policy, retry_at, len(items) == 1))
+                orphans.append((spool_id, attempt, len(items) == 1))
         self.disk.leases.clear()
-        self._apply(dispositions, now, PROCESS_CRASHES_MAX)
+        self._apply(judge_orphans(orphans, policy, retry_at, spread_seconds), now, PROCESS_CRASHES_MAX)
         held, quarantined = self._held()
-        return Pending.ready(Recovery(len(dispositions), held - before[0], quarantined - before[1]))
+        return Pending.ready(Recovery(len(orphans), held - before[0], quarantined - before[1]))
 
     def _held(self) -> tuple[int, int]:
         counts = self.disk.counts.values()

@@ -16,6 +16,8 @@ import trio.testing
 
 from engine.bus.api import Bus, BusFull, NoAnswer
 from engine.bus.local import LocalBus
+from engine.bus.local_members import hold, release
+from engine.bus.local_streams import read_tail
 from engine.storage import StorageError
 from tests.contract.bus import (
     PATIENCE_SECONDS,
@@ -151,6 +153,26 @@ async def test_a_killed_publisher_leaves_a_readable_stream(house: LocalHouse) ->
     assert payloads(found) == [b"%d" % number for number in range(1, durable + 1)]
     again = await house.open("node-1")
     assert await again.publish("events.node-1", [b"alive"]) > durable
+
+
+async def test_a_commit_counts_as_seen_only_once_it_can_be_read(tmp_path: Path) -> None:
+    """Else a reader looks too early, finds nothing, and is not woken again. One entry is one commit here."""
+    async with child(tmp_path, "publish", "node-1", "events.node-1") as process:
+        await Lines(process).take(1)
+        writer = hold(tmp_path / "node-1")
+        differences: set[int] = set()
+        last = 0
+        while last < 100:
+            seen = writer.last_visible()
+            with writer.read() as transaction:
+                read, (last, _) = transaction.id(), read_tail(writer, transaction, "events.node-1")
+            assert seen <= read
+            differences.add(read - last)
+            if len(differences) > 1 or process.returncode is not None:
+                break
+        release(writer)
+    assert len(differences) == 1
+    assert last >= 100
 
 
 async def test_the_claims_of_two_processes_never_meet(house: LocalHouse) -> None:
