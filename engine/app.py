@@ -8,7 +8,7 @@ used; SupervisorGaveUp when the tree crashed too often.
 
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import trio
@@ -104,23 +104,24 @@ async def open_engine(
     """Run a broadcaster over `config.node.data`. `static_route` sends all mail to one host."""
     clock = clock or SystemClock()
     data = Path(config.node.data)
-    try:
-        data.mkdir(mode=0o700, parents=True, exist_ok=True)  # noqa: ASYNC240 - before anything runs
-        master = load_keys(config)
-        environment = open_spool_environment(data / "spool", map_octets=config.limits.spool_map)
-        bus = LocalBus(data / "bus", config.node.name)
-    except (StorageError, KeyringError) as error:
-        raise EngineError(str(error)) from error
-    except OSError as error:
-        raise EngineError(f"{data}: cannot be used as the data folder: {error.strerror}") from error
-    try:
+    with ExitStack() as stores:
+        try:
+            data.mkdir(mode=0o700, parents=True, exist_ok=True)  # noqa: ASYNC240 - before anything runs
+            master = load_keys(config)
+            environment = open_spool_environment(data / "spool", map_octets=config.limits.spool_map)
+            stores.callback(environment.close)
+            keyring = RowKeyring(data / "rows.keys", master)
+            bus = LocalBus(data / "bus", config.node.name)
+            stores.callback(bus.close_files)
+        except (StorageError, KeyringError) as error:
+            raise EngineError(str(error)) from error
+        except OSError as error:
+            raise EngineError(f"{data}: cannot be used as the data folder: {error.strerror}") from error
         committer = Committer(
             environment,
             group_seconds=config.engine.group_commit,
             extra_sync_seconds=extra_sync_seconds,
         )
-        keyring = RowKeyring(data / "rows.keys", master)
-        spool = LmdbSpool(environment, committer, keyring, producer=config.node.name)
         space = Space(
             environment,
             refuse_octets=config.limits.disk_refuse,
@@ -132,7 +133,7 @@ async def open_engine(
         parts = Parts(
             config=config,
             clock=clock,
-            spool=spool,
+            spool=LmdbSpool(environment, committer, keyring, producer=config.node.name),
             committer=committer,
             space=space,
             bus=bus,
@@ -153,11 +154,6 @@ async def open_engine(
                 yield engine
             finally:
                 tree.stop()
-    except KeyringError as error:
-        raise EngineError(str(error)) from error
-    finally:
-        environment.close()
-        bus.close_files()
 
 
 def load_keys(config: Config) -> bytes:

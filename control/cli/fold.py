@@ -82,7 +82,9 @@ class Fold:
                 self._attempt(event)
 
     def reports(self) -> tuple[DomainReport, ...]:
-        """One per domain."""
+        """One per domain; none before all accepted chunks are named: their sums would be wrong."""
+        if self._early:
+            return ()
         return tuple(
             DomainReport(
                 name,

@@ -5,6 +5,7 @@ one question over the bus for what is in its memory. When no engine runs there, 
 what the disk holds.
 """
 
+import fcntl
 import json
 import os
 import time
@@ -20,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from control.cli.errors import InputError
+from control.cli.progress import describe_seconds
 from control.cli.report import STATES
 from control.cli.visible import short
 from engine.bus.api import NoAnswer
@@ -135,8 +137,8 @@ async def _ask_engine(folder: Path) -> dict[str, Any] | None:
     """What the running engine says of itself, or None when none runs there."""
     bus_folder = folder / "bus"
     members = [path.name for path in bus_folder.iterdir()] if bus_folder.is_dir() else []
-    nodes = [name for name in members if not name.startswith("cli-")]
-    if not nodes:
+    nodes = [name for name in members if not name.startswith(("cli-", "."))]
+    if not nodes or not _is_written(folder / "spool"):
         return None
     bus = LocalBus(bus_folder, f"cli-{os.getpid()}")
     try:
@@ -148,6 +150,21 @@ async def _ask_engine(folder: Path) -> dict[str, Any] | None:
         bus.close_files()
         LocalBus.remove_member(bus_folder, f"cli-{os.getpid()}")
     return answer
+
+
+def _is_written(spool: Path) -> bool:
+    """Whether a process holds the writer's lock: waiting for an answer that cannot come takes seconds."""
+    try:
+        lock = os.open(spool / "writer.lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
 
 
 async def _ask_one(bus: LocalBus, nodes: list[str]) -> dict[str, Any] | None:
@@ -172,7 +189,7 @@ def _print(facts: dict[str, Any], envelopes: bool) -> None:
                 item["state"],
                 str(item["attempts"]),
                 _seconds(item["next_attempt_seconds"]),
-                _seconds(item["expires_in_seconds"]),
+                describe_seconds(item["expires_in_seconds"]),
             )
     else:
         table = _table(

@@ -17,27 +17,24 @@ import trio
 from msgspec.structs import replace
 from rich.console import Console
 
-from control.cli.errors import CliError, InputError
+from control.cli.errors import CliError
 from control.cli.fold import Fold
 from control.cli.job import VERDICT_FILE, Job, cut_chunks, save_job
 from control.cli.people import People, Refused
 from control.cli.progress import Progress, Snapshot
 from control.cli.report import CampaignReport, find_mistakes, print_report, report_json
+from control.cli.route import find_route
 from control.cli.until import Until
 from control.cli.verdicts import VerdictFile
-from engine.app import Engine, EngineError, egress_sources, open_engine, resolver_config
+from engine.app import Engine, EngineError, open_engine
 from engine.bus.api import Subscription
 from engine.config import Config
 from engine.model.content import Content
 from engine.model.event import decode_events
-from engine.model.reply import TransportFailure
 from engine.model.submission import SubmitChunk, SubmitContent
 from engine.mta.net.mx import Route
-from engine.mta.net.resolver import Resolver
-from engine.mta.net.smarthost import literal_route
 from engine.mta.spool.api import StateCounts
 from engine.observe.logs import configure_logs
-from engine.runtime.clock import SystemClock
 from engine.runtime.supervisor import SupervisorGaveUp
 
 BACKLOG_CHUNKS_MAX = 8  # on the bus and not yet accepted
@@ -82,7 +79,9 @@ def conclude(
     else:
         print_report(report, Console())
     if not run.finished:
-        print(f"emass: {report.counts.deferred:,} messages wait; {run.resume_hint}", file=sys.stderr)
+        unread = ", and the list is not read to its end" if run.reading else ""
+        waiting = f"emass: {report.counts.deferred:,} messages wait{unread}"
+        print(f"{waiting}; {hint}" if hint else waiting, file=sys.stderr)  # a demo leaves nothing to resume
     return 1 if find_mistakes(report) else 0
 
 
@@ -119,13 +118,18 @@ class Run:
         self._stop = trio.Event()
 
     @property
+    def reading(self) -> bool:
+        """The list has not been read to its end."""
+        return self._reading
+
+    @property
     def resume_hint(self) -> str:
         return f"go on with: emass send --data {self._folder} --resume"
 
     async def live(self) -> CampaignReport:
         # From the start to the very end: a Ctrl-C while stopping must not become a KeyboardInterrupt.
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            route = await self._route()
+            route = await find_route(self._job.options.route, self._config)
             with self._verdicts:
                 return await self._send(route, signals)
 
@@ -154,17 +158,6 @@ class Run:
                 str(self._folder / VERDICT_FILE) if self._refused else "",
                 str(self._folder),
             )
-
-    async def _route(self) -> Route | None:
-        text = self._job.options.route
-        if not text:
-            return None
-        clock = SystemClock()
-        resolver = Resolver(resolver_config(self._config, egress_sources(self._config)), clock.monotonic)
-        route = await literal_route(text, resolver)
-        if isinstance(route, TransportFailure):
-            raise InputError(f"--route {text}: {route.detail or route.kind.value}")
-        return route
 
     async def _feed(self, engine: Engine) -> None:
         """Submit what was not submitted before; count everything."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import trio
 from msgspec.structs import replace
 
 from control.cli.csv_source import CsvSource, inspect_csv
@@ -28,7 +29,7 @@ from control.cli.letter import (
     read_letter,
     slug,
 )
-from control.cli.people import People
+from control.cli.people import People, Refused
 from control.cli.until import Until, parse_until
 from control.config import find_config
 from engine.config import Config, DkimKeyFile, HostPort, SourceRule, UnitError, load_config
@@ -115,9 +116,11 @@ def _start(given: dict[str, Any]) -> int:
     content = check_content(replace(content, campaign=job.campaign), source, files)
     if given["dry_run"]:
         return dry_run(source, content, now=now, data=given["data"], as_json=given["as_json"])
+    _check_list(source, content.fields)
+    folder = _choose_folder(given["data"], source.path, now)
+    _check_route(configure(config, options, content, folder), options)
     _note_missing_signature(content, options)
 
-    folder = _choose_folder(given["data"], source.path, now)
     start_job(folder, job, content)
     return _run(folder, until, given["as_json"])
 
@@ -155,6 +158,27 @@ def _run(folder: Path, until: Until, as_json: bool) -> int:
 
 
 # --- options ---------------------------------------------------------------------------------------------
+
+
+def _check_list(source: CsvSource, fields: tuple[str, ...]) -> None:
+    """One address at least can be used; reads no further than that. Raises InputError with the first flaw."""
+    first: Refused | None = None
+    try:
+        for item in People(source, fields):
+            if not isinstance(item, Refused):
+                return
+            first = first or item
+    except InputError as error:
+        if first is None:
+            raise
+        raise InputError(f"{error}; line {first.line}: {first.reason}") from None
+
+
+def _check_route(config: Config, options: SendOptions) -> None:
+    if options.route:
+        from control.cli.route import find_route
+
+        trio.run(find_route, options.route, config)
 
 
 def _check_options(given: dict[str, Any]) -> SendOptions:

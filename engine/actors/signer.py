@@ -88,7 +88,7 @@ class Signers:
         self, number: int, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """One process after the other, for ever."""
-        ready = task_status.started
+        told = False
         while True:
             out: deque[list[Item]] = deque()
             try:
@@ -96,8 +96,9 @@ class Signers:
                     hello = await process.receive_many()  # after its self-test
                     assert hello == [b"ready"], "the signer process speaks another language"
                     self.pids.append(process.pid)
-                    ready()
-                    ready = _nothing
+                    if not told:  # a process that replaces another finds the actor ready for long
+                        told = True
+                        task_status.started()
                     try:
                         await self._converse(process, out)
                     finally:
@@ -164,7 +165,3 @@ class Signers:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(write)
             nursery.start_soon(read)
-
-
-def _nothing() -> None:
-    """For a process that replaces another: the actor has been ready for long."""

@@ -23,6 +23,8 @@ from engine.runtime.ref import Ref
 from engine.runtime.restart import Intensity, affected, comes_back
 from engine.runtime.spec import ChildSpec, Context, Kind, Restart, Strategy, SupervisorSpec
 
+RESTART_PAUSE_SECONDS = 0.1  # doubled each time: five tries take 3 s
+
 
 class SupervisorGaveUp(Exception):
     """Too many restarts, or a crash at the first start. `__cause__`: the last crash, None if it just left."""
@@ -196,8 +198,12 @@ class Supervisor:
                 await self._recover(child)
 
     async def _recover(self, child: Child) -> None:
-        """Bring `child` back with all that the strategy takes along; again, if that crashes at its start."""
+        """Bring `child` back with all that the strategy takes along; again, if that crashes at its start.
+
+        Each further try waits longer: what a start needs (a store, a file, a port) may be back by then.
+        """
         failed: Child | None = child
+        pause_seconds = RESTART_PAUSE_SECONDS
         while failed is not None and not self._stop_asked:
             if not comes_back(failed.spec.restart, failed.crashed):
                 failed.retire()
@@ -214,6 +220,10 @@ class Supervisor:
                 if not returns_with_siblings(sibling):
                     sibling.retire()
             failed = await self._start(taken)
+            if failed is not None:
+                with trio.move_on_after(pause_seconds):
+                    await self._until(lambda: self._stop_asked)
+                pause_seconds *= 2
 
     def _leftmost(self, failed: Child) -> int:
         """The place of `failed`, or of one left of it that has ended, too, and takes it along.

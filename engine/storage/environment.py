@@ -125,8 +125,12 @@ class Environment:
         return int(self._env.reader_check())
 
     def last_transaction(self) -> int:
-        """The id of the last commit: what readers of other processes poll."""
-        return int(self._env.info()["last_txnid"])
+        """The id of the last commit that a reader sees now: what readers of other processes poll.
+
+        Not the environment's own record of it, which runs ahead for as long as that commit's fsync takes.
+        """
+        with self.read() as transaction:
+            return int(transaction.id())
 
     def used_octets(self) -> int:
         """Octets of the map in use, an upper bound (freed pages count)."""

@@ -35,13 +35,13 @@ from engine.config.units import Duration, HostPort, Size
 from engine.keyring import TOKEN_KINDS, derive_token_key, write_secret
 from engine.model.content import Content, DkimIdentity, MessageClass
 from engine.model.egress import MxHost, Source
-from engine.model.envelope import Chunk, ChunkEntry
+from engine.model.envelope import Chunk, ChunkEntry, Envelope
 from engine.model.event import EnvelopeEvent, EventBatch, decode_events
 from engine.model.reply import FailureKind, TransportFailure, Verb
 from engine.model.submission import SubmitChunk, SubmitContent
 from engine.mta.compose.token import TokenKeys
 from engine.mta.net.mx import Route
-from engine.mta.spool.api import Acceptance, StateCounts
+from engine.mta.spool.api import Acceptance, Lease, StateCounts
 from engine.mta.spool.memory import MemorySpool
 from engine.runtime.clock import TrioClock
 from engine.runtime.mailbox import Mailbox
@@ -189,12 +189,7 @@ class EventReader:
 
     @property
     def events(self) -> list[EnvelopeEvent]:
-        return [
-            event
-            for batch in self.batches
-            for event in batch.events
-            if isinstance(event, EnvelopeEvent)
-        ]
+        return [event for batch in self.batches for event in batch.events if isinstance(event, EnvelopeEvent)]
 
     @property
     def accepted(self) -> int:
@@ -247,7 +242,9 @@ SOURCE = Source("out", f"mail.{DOMAIN}")
 
 
 def token_keys() -> TokenKeys:
-    return TokenKeys(current=0, keys={0: {kind: derive_token_key(bytes(32), 0, kind) for kind in TOKEN_KINDS}})
+    return TokenKeys(
+        current=0, keys={0: {kind: derive_token_key(bytes(32), 0, kind) for kind in TOKEN_KINDS}}
+    )
 
 
 def memory_parts(*, sources: tuple[Source, ...] = (SOURCE,), **engine: Any) -> Parts:
@@ -280,6 +277,17 @@ async def accepted(parts: Parts, recipients: Sequence[str], content: Content | N
         acceptance: Acceptance = await parts.spool.accept(chunk, parts.clock.now())
         ids += range(acceptance.first_id, acceptance.first_id + acceptance.count)
     return ids
+
+
+def a_lease(lease_id: int, *spool_ids: int, attempt: int = 0, domain: str = "x.test") -> Lease:
+    """A lease that no spool knows."""
+    return Lease(
+        lease_id,
+        tuple(
+            Envelope(spool_id, CAMPAIGN, 1, f"a{spool_id}@{domain}", domain, ("A",), 0.0, 4e9, attempt)
+            for spool_id in spool_ids
+        ),
+    )
 
 
 class Desk:

@@ -49,8 +49,9 @@ def judge_reply(verb: Verb, reply: Reply) -> Verdict:
     """The verdict on a negative (or unexpected) reply to `verb`."""
     if reply.code == 421:
         return Verdict(Outcome.DEFERRED, Scope.HOST, "421-closing", DelayReason.RETRY)
-    if verb is Verb.MAIL and 500 <= reply.code <= 503:
-        # "AUTH first", "nested MAIL", "not implemented": about the session, never about the recipient.
+    if verb is Verb.MAIL and (500 <= reply.code <= 503 or reply.code == 530):
+        # "nested MAIL", "not implemented", 530 "STARTTLS first" (RFC 3207 4) or "AUTH first" (RFC 4954 6):
+        # about the session, never about the recipient.
         return Verdict(Outcome.DEFERRED, Scope.HOST, "session-mail", DelayReason.RETRY)
     if verb in _SESSION_VERBS:
         # RFC 5321 3.1: 554 at the banner means no service here; it is about us and that host, and a

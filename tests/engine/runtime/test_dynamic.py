@@ -115,6 +115,22 @@ async def test_all_are_stopped_in_parallel_within_the_limit(autojump_clock: Mock
     assert len(ends) == 10
 
 
+async def test_a_firm_stop_of_all_waits_for_nobody_and_starts_nobody(autojump_clock: MockClock) -> None:
+    dynamic = pool()
+    ends: list[tuple[str, Exception | None]] = []
+    async with running_tree(tree_of(dynamic)):
+        for name in ("a", "b"):
+            dynamic.start_child(name, deaf, on_end=lambda name, error: ends.append((name, error)))
+        await until_quiet()
+        started = trio.current_time()
+        dynamic.stop_all_firmly()
+        with pytest.raises(NotRunning):
+            dynamic.start_child("c", deaf)
+        await until_quiet()
+        assert sorted(ends) == [("a", None), ("b", None)]
+        assert trio.current_time() - started < 0.01
+
+
 async def test_a_stopping_supervisor_starts_nobody(autojump_clock: MockClock) -> None:
     dynamic = pool()
     refusals: list[Exception] = []

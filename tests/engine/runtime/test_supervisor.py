@@ -9,7 +9,7 @@ from trio.testing import MockClock
 
 from engine.runtime.child import ChildState, Killed
 from engine.runtime.spec import ChildSpec, Context, PoliteStop, Restart, Strategy, SupervisorSpec
-from engine.runtime.supervisor import SupervisorGaveUp, Tree
+from engine.runtime.supervisor import RESTART_PAUSE_SECONDS, SupervisorGaveUp, Tree
 from tests.fakes.trees import Crashes, Stage, run_to_the_end, running_tree, until_quiet
 
 # -- start and stop
@@ -288,9 +288,58 @@ async def test_a_child_that_crashes_again_while_it_restarts_is_tried_again(autoj
 
     spec = SupervisorSpec("root", (*stage.spec("a"), ChildSpec("b", third_time_lucky), *stage.spec("c")))
     async with running_tree(spec) as tree:
+        began = trio.current_time()
         await tree.ref("b").tell("crash")
         await until_quiet()
+        assert tree.child_statistics("b").incarnation == 2
+        while tree.child_statistics("b").state is not ChildState.RUNNING:
+            await trio.sleep(0.01)
         assert tree.child_statistics("b").incarnation == 4
+        assert trio.current_time() - began == pytest.approx(3 * RESTART_PAUSE_SECONDS, abs=0.02)  # 1 + 2
+
+
+async def test_a_stop_does_not_wait_for_the_next_try(autojump_clock: MockClock) -> None:
+    stage = Stage()
+    spec = SupervisorSpec("root", (ChildSpec("a", stage.failing(starts=1)),))
+    async with running_tree(spec) as tree:
+        await tree.ref("a").tell("crash")
+        await until_quiet()
+        began = trio.current_time()
+    assert trio.current_time() == began
+
+
+async def test_a_crash_on_the_right_waits_for_the_one_on_the_left_that_caused_it(
+    autojump_clock: MockClock,
+) -> None:
+    """The store dies slowly; its user on the right crashes at once, and at each start until it is back."""
+    store_open = False
+
+    async def store(context: Context[Any], task_status: trio.TaskStatus[None]) -> None:
+        nonlocal store_open
+        store_open = True
+        task_status.started()
+        try:
+            await context.stop.wait()
+        finally:
+            store_open = False
+            with trio.CancelScope(shield=True):
+                await trio.sleep(0.15)
+
+    async def user(context: Context[Any], task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        while not context.stop.is_set():
+            if not store_open:
+                raise OSError("the store is closed")
+            with trio.move_on_after(0.01):
+                await context.stop.wait()
+
+    children = (ChildSpec("store", store), ChildSpec("user", user))
+    async with running_tree(SupervisorSpec("root", children, strategy=Strategy.REST_FOR_ONE)) as tree:
+        await until_quiet()
+        tree.kill("store")
+        await trio.sleep(1)
+        assert [child.state for child in tree.statistics().children] == [ChildState.RUNNING] * 2
+        assert [child.crashes for child in tree.statistics().children] == [1, 3]
 
 
 async def test_a_start_that_takes_too_long_counts_as_a_crash(autojump_clock: MockClock) -> None:

@@ -299,6 +299,20 @@ async def test_a_cancelled_committer_commits_what_waits(store: Environment) -> N
         pass
 
 
+async def test_a_cancelled_committer_refuses_until_it_runs_again(store: Environment) -> None:
+    committer = Committer(store)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(committer.run)
+        nursery.cancel_scope.cancel()
+    with pytest.raises(StorageError, match="closed"):
+        await put(committer, b"a")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(committer.run)
+        assert await put(committer, b"b") == b"b"
+        committer.close()
+    assert keys(store) == [b"b"]
+
+
 def await_done(pending: Pending[bytes]) -> bytes:
     assert pending.done
     return pending.result()

@@ -1,10 +1,12 @@
 """Who holds which envelope, also when commits fail."""
 
+import pytest
+
 from engine.config import AmbiguousPolicy
 from engine.model.disposition import DelayReason, Disposition, Outcome
 from engine.model.envelope import Envelope
-from engine.mta.spool.api import Lease
-from engine.mta.spool.leases import OpenLeases, orphan, pack_lease, unpack_lease
+from engine.mta.spool.api import SUSPECTS_MAX, Lease
+from engine.mta.spool.leases import OpenLeases, judge_orphans, orphan, pack_lease, unpack_lease
 
 
 def a_lease(number: int, *ids: int) -> Lease:
@@ -78,3 +80,22 @@ def test_an_orphan_is_ambiguous_and_retried_or_held() -> None:
     assert (retried.outcome, retried.attempt, retried.due) == (Outcome.AMBIGUOUS, 2, 9.0)
     assert (retried.reason, held.reason) == (DelayReason.AMBIGUOUS_RETRY, DelayReason.AMBIGUOUS_HELD)
     assert (retried.crashed, held.crashed) == (False, True)
+
+
+@pytest.mark.parametrize(("alone", "blamed"), [(1, True), (SUSPECTS_MAX, True), (SUSPECTS_MAX + 1, False)])
+def test_a_crowd_that_was_leased_alone_is_not_to_blame(alone: int, blamed: bool) -> None:
+    found = [(number, 0, True) for number in range(alone)] + [(number, 0, False) for number in range(50, 60)]
+    ends = judge_orphans(found, AmbiguousPolicy.RETRY, 9.0, 5.0)
+    assert [end.crashed for end in ends] == [blamed] * alone + [False] * 10
+    assert {end.due for end in ends} == {9.0}, "after a first attempt all are retried together"
+
+
+def test_retries_are_drawn_apart_with_the_attempts() -> None:
+    dues = [
+        judge_orphans([(number, attempt, True)], AmbiguousPolicy.RETRY, 100.0, 10.0)[0].due
+        for number in range(1, 200)
+        for attempt in (1, 3, 255)
+    ]
+    assert len(set(dues)) > 500
+    assert all(100.0 <= due < 180.0 for due in dues)
+    assert all(due < 110.0 for due in dues[::3])
