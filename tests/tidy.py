@@ -42,7 +42,7 @@ STARTS = {
 SERVICES = ("services.bounce", "services.dns", "services.landing")
 
 NOUNS = ("msgspec", "idna")
-RUNTIME = (*NOUNS, "trio", "structlog", "prometheus_client")
+RUNTIME = (*NOUNS, "trio", "structlog")
 SHELLS = (*RUNTIME, "dns", "cryptography")
 ANYTHING = ("*",)
 

@@ -8,6 +8,7 @@ import math
 import random
 from collections import deque
 from collections.abc import Callable
+from itertools import count
 
 from engine.actors.messages import Settle
 from engine.bus.api import Bus
@@ -89,6 +90,7 @@ class Parts:
         self.unsettled: dict[int, Settle] = {}  # by id(): in the spooler's hands or for them, not durable yet
         self.memory: dict[str, SiteMemory] = {}
         self.prepared_octets = 0
+        self.connection_numbers = count(1)  # a name is never used twice, whatever restarts
         self._contents: dict[int, CompiledContent] = {}
 
     def compiled(self, campaign: int) -> CompiledContent:

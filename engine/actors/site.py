@@ -123,7 +123,7 @@ class Site:
         self._cap_until = 0.0
         self._busy_at = now
         self._credit_at = 0.0
-        self._number = 0
+        self._elders = parts.connections.names(f"{self.key}#")  # of an earlier incarnation: they count, too
         self._trouble = TransportFailure(FailureKind.CLOSED, Verb.CONNECT)
         self._refusals = Holder(self.key)  # leases of envelopes that a dead path defers
 
@@ -258,14 +258,14 @@ class Site:
                 self.memory.throttle.give_back(len(order.ids))
 
     def _open_connections(self) -> None:
-        open_now = len(self.connections)
+        self._elders = {name for name in self._elders if name in self._parts.connections}
+        open_now = len(self.connections) + len(self._elders)
         leased = sum(len(item.holder.held) for item in self.connections.values())
         if not self.ready or any(item.ready and item.want for item in self.connections.values()):
             return  # nothing to do, or somebody waits for work already
         wanted = min(self._cap, connections_wanted(len(self.ready), leased, open_now, self.limits))
         for _ in range(wanted - open_now):
-            self._number += 1
-            name = f"{self.key}#{self._number}"
+            name = f"{self.key}#{next(self._parts.connection_numbers)}"
             holder = Holder(name)
             connection = _Connection(name, holder)
             try:

@@ -144,6 +144,10 @@ class DynamicSupervisor:
         child = self._children.get(name)
         return None if child is None else Ref(child.mailbox)
 
+    def names(self, prefix: str = "") -> set[str]:
+        """The names of the living children that start with `prefix`."""
+        return {name for name in self._children if name.startswith(prefix)}
+
     def __contains__(self, name: str) -> bool:
         return name in self._children
 

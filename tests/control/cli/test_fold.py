@@ -80,6 +80,15 @@ def test_a_chunk_may_be_expected_after_it_was_accepted() -> None:
     }
 
 
+def test_there_are_no_domains_while_an_accepted_chunk_is_not_named() -> None:
+    fold = Fold(CAMPAIGN)
+    fold.expect("1", ["a.example"])
+    fold.add(batch(1, accepted("1", 1), accepted("2", 1)))
+    assert fold.reports() == ()
+    fold.expect("2", ["b.example"])
+    assert set(by_domain(fold)) == {"a.example", "b.example"}
+
+
 def test_a_chunk_that_was_never_accepted_counts_nowhere() -> None:
     assert filled().reports() == ()
 

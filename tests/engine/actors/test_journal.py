@@ -31,7 +31,8 @@ async def running_journal(parts: Parts, flushed: list[float] | None = None) -> A
             assert isinstance(message, Flush)
             if flushed is not None:
                 flushed.append(trio.current_time())
-                await accepted(parts, numbered(1))  # what becomes durable in the last moment
+                if len(flushed) == 1:
+                    await accepted(parts, numbered(1))  # becomes durable in the last moment
             message.answer.set(None)
 
     spec = SupervisorSpec(

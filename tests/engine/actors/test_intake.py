@@ -1,0 +1,191 @@
+"""From the bus into the spool: what is fit, once, and acknowledged only when it is durable."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import structlog
+import trio
+from msgspec.structs import replace
+from trio.testing import MockClock
+
+from engine.actors.intake import chunk_problem, intake
+from engine.actors.parts import Parts
+from engine.actors.spooler import spooler
+from engine.model.envelope import CHUNK_ENTRIES_MAX, Chunk, ChunkEntry
+from engine.model.submission import Submission, SubmitChunk, SubmitContent, encode_submission
+from engine.runtime.spec import ChildSpec, Context, Strategy, SupervisorSpec
+from engine.runtime.supervisor import Tree
+from engine.storage import Space, SpaceLevel
+from tests.fakes.engine_house import CAMPAIGN, Desk, chunks, letter, memory_parts, numbered
+from tests.fakes.trees import running_tree
+
+STREAM = "chunks.node"
+
+
+@asynccontextmanager
+async def running_intake(parts: Parts) -> AsyncIterator[Tree]:
+    desk = Desk()
+    start = spooler(parts)
+
+    async def at_desk(context: Context[Any], task_status: trio.TaskStatus[None]) -> None:
+        context.peer = desk.peer
+        await start(context, task_status)
+
+    children = (ChildSpec("spooler", at_desk), ChildSpec("intake", intake(parts), mailbox_capacity=0))
+    async with running_tree(SupervisorSpec("root", children, strategy=Strategy.REST_FOR_ONE)) as tree:
+        yield tree
+
+
+async def submit(parts: Parts, *submissions: Submission) -> None:
+    await parts.bus.publish(STREAM, [encode_submission(item) for item in submissions])
+
+
+async def through(parts: Parts, *submissions: Submission) -> list[Any]:
+    """Submit, wait until all is acknowledged; the log lines."""
+    with structlog.testing.capture_logs() as lines:
+        await submit(parts, *submissions)
+        with trio.fail_after(60):
+            while parts.bus.backlog(STREAM, "intake"):
+                await trio.sleep(0.1)
+    return lines
+
+
+def a_chunk(*recipients: str, name: str = "c", campaign: int = CAMPAIGN) -> SubmitChunk:
+    (chunk,) = chunks(recipients, name=name, campaign=campaign)
+    return SubmitChunk(chunk)
+
+
+async def test_contents_and_chunks_are_accepted_and_acknowledged(autojump_clock: MockClock) -> None:
+    parts = memory_parts()
+    async with running_intake(parts):
+        many = [SubmitChunk(chunk) for chunk in chunks(numbered(40), size=4)]
+        assert not await through(parts, SubmitContent(letter()), *many)
+    assert parts.spool.counts(CAMPAIGN).accepted == 40
+    assert parts.bus.get("claims", many[0].chunk.id) == f"node {parts.spool.epoch}".encode()
+
+
+async def test_a_repeat_is_acknowledged_without_effect(autojump_clock: MockClock) -> None:
+    parts = memory_parts()
+    async with running_intake(parts):
+        chunk = a_chunk("a@x.test")
+        assert not await through(parts, SubmitContent(letter()), chunk, chunk)
+        assert not await through(parts, SubmitContent(letter()), chunk)
+    assert parts.spool.counts(CAMPAIGN).accepted == 1
+
+
+async def test_a_chunk_that_another_claimed_is_refused(autojump_clock: MockClock) -> None:
+    parts = memory_parts()
+    chunk = a_chunk("a@x.test")
+    await parts.bus.create("claims", chunk.chunk.id, b"node-2 epoch")
+    async with running_intake(parts):
+        (line,) = await through(parts, SubmitContent(letter()), chunk)
+    assert line["event"] == "a submission was refused"
+    assert line["why"] == "is claimed by node-2 epoch"
+    assert parts.spool.counts(CAMPAIGN).accepted == 0
+
+
+async def test_our_own_claim_of_a_lost_spool_is_refused(autojump_clock: MockClock) -> None:
+    """The same broadcaster with a new, empty spool: whether the chunk was sent is not known."""
+    parts = memory_parts()
+    chunk = a_chunk("a@x.test")
+    await parts.bus.create("claims", chunk.chunk.id, b"node 0123456789abcdef")
+    async with running_intake(parts):
+        (line,) = await through(parts, SubmitContent(letter()), chunk)
+    assert "is claimed by node 0123456789abcdef" in line["why"]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"campaign": 99}, "campaign 99 has no content"),
+        ({"id": ""}, "id is empty or too long"),
+        ({"entries": (ChunkEntry(1, "no address", ("A",)),)}, "envelope 0: the address has no @"),
+    ],
+)
+async def test_an_unfit_chunk_is_refused_with_a_line_and_the_next_goes_on(
+    change: dict[str, Any], why: str, autojump_clock: MockClock
+) -> None:
+    parts = memory_parts()
+    async with running_intake(parts):
+        unfit = SubmitChunk(replace(a_chunk("a@x.test").chunk, **change))
+        (line,) = await through(parts, SubmitContent(letter()), unfit, a_chunk("b@x.test", name="fit"))
+    assert why in line["why"]
+    assert (line["writer"], line["sequence"]) == ("node", 2)
+    assert parts.spool.counts(CAMPAIGN).accepted == 1
+
+
+async def test_what_does_not_decode_is_refused_with_a_line(autojump_clock: MockClock) -> None:
+    parts = memory_parts()
+    async with running_intake(parts):
+        await parts.bus.publish(STREAM, [b"\xff not msgpack", b"\x80"])
+        lines = await through(parts, SubmitContent(letter()), a_chunk("a@x.test"))
+    assert [line["event"] for line in lines] in ([], ["a submission does not decode"] * 2)
+    assert parts.spool.counts(CAMPAIGN).accepted == 1
+
+
+async def test_a_changed_content_is_refused_and_the_first_stays(autojump_clock: MockClock) -> None:
+    parts = memory_parts()
+    async with running_intake(parts):
+        (line,) = await through(parts, SubmitContent(letter()), SubmitContent(letter(subject="Other")))
+    assert "another content" in line["why"]
+    assert parts.spool.content(CAMPAIGN) == letter()
+
+
+async def test_nothing_is_taken_while_the_disk_has_no_room(autojump_clock: MockClock) -> None:
+    parts = memory_parts()
+    parts.space = _Room(SpaceLevel.REFUSE_INTAKE)
+    async with running_intake(parts):
+        await submit(parts, SubmitContent(letter()), a_chunk("a@x.test"))
+        await trio.sleep(10)
+        assert parts.bus.backlog(STREAM, "intake") == 2
+        parts.space.level = SpaceLevel.OPEN
+        await trio.sleep(2)
+        assert parts.bus.backlog(STREAM, "intake") == 0
+    assert parts.spool.counts(CAMPAIGN).accepted == 1
+
+
+async def test_a_crash_takes_nothing_twice_and_leaves_nothing_out(autojump_clock: MockClock) -> None:
+    parts = memory_parts()
+    async with running_intake(parts) as tree:
+        await submit(parts, SubmitContent(letter()))
+        for number in range(4):
+            every = chunks(numbered(50), size=5, name=f"r{number}")
+            await submit(parts, *[SubmitChunk(chunk) for chunk in every])
+            await trio.lowlevel.checkpoint()
+            tree.kill(("intake", "spooler")[number % 2])
+            await trio.sleep(0.5)
+        with trio.fail_after(60):
+            while parts.bus.backlog(STREAM, "intake"):
+                await trio.sleep(0.1)
+    assert parts.spool.counts(CAMPAIGN).accepted == 200
+
+
+@pytest.mark.parametrize(
+    ("recipients", "problem"),
+    [
+        (["a@x.test", "b@xn--mnchen-3ya.test"], ""),
+        (["ü@x.test"], ""),
+        (["a@x.test", "a@@"], "envelope 1: the address has no domain"),
+        (["a@X.test"], "envelope 0: the domain is not in lower-case A-labels"),
+        (["a@münchen.test"], "envelope 0: the domain is not in lower-case A-labels"),
+        (["a@[127.0.0.1]"], "envelope 0: the address domain is an address literal"),
+        (["a\r\nRCPT TO:<b@x.test>@x.test"], "envelope 0: the address local part"),
+        (["a@x.test"] * (CHUNK_ENTRIES_MAX + 1), "more than 5000"),
+    ],
+)
+def test_what_makes_a_chunk_unfit(recipients: list[str], problem: str) -> None:
+    chunk = Chunk("c", 7, 4e9, tuple(ChunkEntry(1, recipient) for recipient in recipients))
+    assert (problem in chunk_problem(chunk)) if problem else not chunk_problem(chunk)
+
+
+class _Room(Space):
+    """A disk that says what it is told to say."""
+
+    def __init__(self, level: SpaceLevel) -> None:
+        self.level = level
+        self.free_octets = 0
+
+    def measure(self) -> SpaceLevel:
+        return self.level
