@@ -7,6 +7,7 @@ twice. Several chunks are on their way to the spooler at a time. Touches: bus, s
 was not acknowledged comes again, and a chunk id seen before is acknowledged without effect.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -17,14 +18,17 @@ from engine.actors.messages import Accept, PutContent
 from engine.actors.parts import Parts
 from engine.bus.api import Delivery, Subscription
 from engine.model.address import AddressError, parse_address
+from engine.model.content import Content
 from engine.model.envelope import CHUNK_ENTRIES_MAX, Chunk
 from engine.model.submission import Submission, SubmitContent, decode_submission
-from engine.mta.spool.api import SpoolError
+from engine.mta.compose.token import CAMPAIGN_MAX
+from engine.mta.spool.api import Spool, SpoolError
 from engine.runtime.ref import Ref
 from engine.runtime.spec import Context, Start
 from engine.storage import SpaceLevel
 
 CHUNKS_AT_A_TIME = 4  # 4 x 5,000 envelopes in one commit at most
+CHUNK_ID_OCTETS_MAX = 200  # the claims table takes keys of 380
 ROOM_SECONDS = 1.0
 
 log = structlog.get_logger("intake")
@@ -77,11 +81,12 @@ async def _take(parts: Parts, spooler: Ref[Any], submission: Submission, deliver
     try:
         if isinstance(submission, SubmitContent):
             content = submission.content
+            if problem := content_problem(content, parts.dkim_keys):
+                raise SpoolError(problem)
             await spooler.ask(lambda answer: PutContent(content, answer))
             return
         chunk = submission.chunk
-        problem = chunk_problem(chunk)
-        if problem:
+        if problem := chunk_problem(chunk, parts.spool):
             raise SpoolError(problem)
         claim = f"{parts.config.node.name} {parts.spool.epoch}".encode()
         claimed = await parts.bus.create("claims", chunk.id, claim)
@@ -94,10 +99,24 @@ async def _take(parts: Parts, spooler: Ref[Any], submission: Submission, deliver
         )
 
 
-def chunk_problem(chunk: Chunk) -> str:
-    """Why a chunk is unfit, or nothing."""
-    if not chunk.id or len(chunk.id) > 200:
-        return "the chunk's id is empty or too long"
+def content_problem(content: Content, dkim_keys: Collection[str]) -> str:
+    """Why a content is unfit, or nothing. Its templates were compiled by whoever made it."""
+    if not 0 < content.campaign <= CAMPAIGN_MAX:
+        return f"campaign {content.campaign} is not from 1 to {CAMPAIGN_MAX}"
+    unknown = [identity.key for identity in content.dkim if identity.key not in dkim_keys]
+    if unknown:
+        return f"campaign {content.campaign} is to be signed with a key that is not configured: {unknown[0]}"
+    return ""
+
+
+def chunk_problem(chunk: Chunk, spool: Spool) -> str:
+    """Why a chunk is unfit, or nothing. What the spool itself refuses is left to it."""
+    if not 0 < len(chunk.id.encode()) <= CHUNK_ID_OCTETS_MAX or "\0" in chunk.id:
+        return "the chunk's id is empty, too long or holds NUL"
+    if not 0 < chunk.campaign <= CAMPAIGN_MAX:
+        return f"campaign {chunk.campaign} is not from 1 to {CAMPAIGN_MAX}"
+    content = spool.content(chunk.campaign)
+    width = None if content is None else len(content.fields)
     if len(chunk.entries) > CHUNK_ENTRIES_MAX:
         return f"the chunk has {len(chunk.entries)} envelopes, more than {CHUNK_ENTRIES_MAX}"
     for number, entry in enumerate(chunk.entries):
@@ -107,4 +126,6 @@ def chunk_problem(chunk: Chunk) -> str:
             return f"envelope {number}: the address {error}"
         if not entry.recipient.endswith(address.domain):
             return f"envelope {number}: the domain is not in lower-case A-labels"
+        if width is not None and len(entry.row) != width:
+            return f"envelope {number}: the row has {len(entry.row)} values for {width} fields"
     return ""

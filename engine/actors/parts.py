@@ -33,7 +33,7 @@ CONTENTS_COMPILED_MAX = 64  # campaigns in memory at a time; one is some 100 kB
 class SiteMemory:
     """What outlives a site's actor: an idle site is this record."""
 
-    __slots__ = ("failures", "rate_text", "suspended_until", "throttle", "tls_broken_until", "verdict")
+    __slots__ = ("failures", "suspended_until", "throttle", "tls_broken_until", "verdict")
 
     def __init__(self, throttle: Throttle) -> None:
         self.throttle = throttle

@@ -15,7 +15,8 @@ import trio
 
 from engine.actors.messages import Bell, Sign, SignSlot
 from engine.actors.parts import Parts
-from engine.actors.signing_frames import LENGTH, REQUEST
+from engine.actors.signing_frames import KEYS_REFUSED, LENGTH, REQUEST
+from engine.runtime.crash import leaves_of
 from engine.runtime.mailbox import MailboxClosed
 from engine.runtime.process import ChildProcess, ProcessDied
 from engine.runtime.spec import Context, Start
@@ -28,6 +29,10 @@ DEATHS_MAX = 5  # in a row without one signature between: the machine or the key
 log = structlog.get_logger("signers")
 
 Item = tuple[SignSlot, int]  # slot, index of the digest
+
+
+class SigningKeyUnusable(Exception):
+    """A key file is missing, unreadable or no key: another process would not do better."""
 
 
 class SigningKeyUnknown(Exception):
@@ -106,6 +111,8 @@ class Signers:
             except* (ProcessDied, trio.BrokenResourceError) as group:
                 died = group
                 self._deaths += 1
+                if any(getattr(leaf, "returncode", None) == KEYS_REFUSED for leaf in leaves_of(group)):
+                    raise SigningKeyUnusable("a signer process cannot use a key: stderr says which") from None
                 again = [item for frame in out for item in frame]
                 self._waiting.extendleft(reversed(again))
                 log.warning("a signer process died", number=number, again=len(again))

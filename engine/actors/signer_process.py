@@ -13,7 +13,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from engine.actors.signing_frames import LENGTH, REQUEST
+from engine.actors.signing_frames import KEYS_REFUSED, LENGTH, REQUEST
 from engine.keyring import DkimKey, KeyringError, load_dkim_key
 from engine.runtime.frame_server import serve_frames, write_whole
 from engine.runtime.frames import encode_frame
@@ -22,6 +22,9 @@ NICENESS = 5
 
 
 def main(arguments: list[str]) -> int:
+    # Whoever stops a whole process group means the engine; it still has messages to finish with us.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
     keys: list[DkimKey] = []
     try:
         for argument in arguments:
@@ -32,11 +35,9 @@ def main(arguments: list[str]) -> int:
             keys.append(key)
     except KeyringError as error:
         sys.stderr.write(f"signer: {error}\n")
-        return 2
+        return KEYS_REFUSED
     with suppress(OSError):
         os.nice(NICENESS)
-    # Whoever stops a whole process group means the engine; it still has messages to finish with us.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     def answer(frame: bytes) -> bytes:
         signatures = []

@@ -8,3 +8,4 @@ import struct
 
 REQUEST = struct.Struct(">H32s")
 LENGTH = struct.Struct(">H")
+KEYS_REFUSED = 2  # the process's exit code when it cannot use its keys

@@ -50,6 +50,7 @@ TICK_SECONDS = 0.5
 LINGER_SECONDS = 3.0  # idle this long without connections, it becomes a record
 PER_CONNECTION_READY = 10  # ready envelopes that are worth one more connection
 SUSPEND_SECONDS_MAX = 600.0
+CRASH_PAUSE_SECONDS = 1.0
 
 log = structlog.get_logger("site")
 
@@ -186,7 +187,11 @@ class Site:
         self.connections.pop(message.connection, None)
         now = trio.current_time()
         self._busy_at = now
-        if message.crashed or message.trouble is None:
+        if message.crashed:
+            if not message.reached:  # a bug while connecting must not spin
+                self.memory.suspended_until = max(self.memory.suspended_until, now + CRASH_PAUSE_SECONDS)
+            return
+        if message.trouble is None:
             return
         if message.reached and message.served:
             return
@@ -244,16 +249,22 @@ class Site:
         if not wanting or not self.ready:
             return
         share = max(1, math.ceil(len(self.ready) / max(len(wanting), len(self.connections))))
-        orders = []
+        orders: list[LeaseFor] = []
+        served: list[_Connection] = []
         for item in wanting:
             count = min(item.want, share, len(self.ready), LEASE_ENVELOPES_MAX)
             count = self.memory.throttle.take(now, count)
             if not count:
                 break
             orders.append(LeaseFor(self.key, item.holder, [self.ready.popleft() for _ in range(count)]))
-            item.want = 0
-        if orders and not self._spooler.try_tell(OrderLeases(orders)):
-            for order in orders:
+            served.append(item)
+        if not orders:
+            return
+        if self._spooler.try_tell(OrderLeases(orders)):
+            for item in served:
+                item.want = 0
+        else:
+            for order in reversed(orders):
                 self.ready.extendleft(reversed(order.ids))
                 self.memory.throttle.give_back(len(order.ids))
 

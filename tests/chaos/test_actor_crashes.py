@@ -11,6 +11,7 @@ import os
 import random
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -136,11 +137,8 @@ async def test_every_actor_may_crash_and_nothing_is_lost(tmp_path: Path, quiet_l
                     child.name: child.crashes for child in engine.tree.statistics().children if child.crashes
                 }
                 await engine.stop()
-                with trio.move_on_after(2):
-                    try:
-                        await reader.follow()
-                    except trio.ClosedResourceError:
-                        pass
+                with trio.move_on_after(2), suppress(trio.ClosedResourceError):
+                    await reader.follow()
     expected = world.expected(people).final
     got = Counter(accepted.recipient for accepted in read_records(record))
     delivered_to = {name for name in people if world.spec.predict(name).final == "delivered"}

@@ -62,9 +62,13 @@ class Session:
         Raises SessionError; what the peer said before it left can still be received then.
         """
         assert not self._mid_write, "an earlier send was cut short: only close is left"
-        await self._give_way()
+        self._calls_without_wait += 1
+        if self._calls_without_wait > CALLS_WITHOUT_WAIT_MAX:
+            await self._give_way()
         if self._engine is None:
-            await self._write(data, progress)
+            done = self._write_now(data, progress)  # usually all of it, and no further coroutine
+            if done < len(data):
+                await self._write_rest(data, done, progress)
             return
         view = memoryview(data)
         for start in range(0, len(view), RECORD_OCTETS_MAX):
@@ -79,7 +83,9 @@ class Session:
 
     async def receive(self) -> bytes:
         """Some octets from the peer, as they come; b"" once it has closed. Raises SessionError."""
-        await self._give_way()
+        self._calls_without_wait += 1
+        if self._calls_without_wait > CALLS_WITHOUT_WAIT_MAX:
+            await self._give_way()
         if self._kept:
             kept = bytes(self._kept)
             self._kept.clear()
@@ -87,7 +93,8 @@ class Session:
         if self._ended:
             return b""
         if self._engine is None:
-            return await self._read()
+            octets = self._read_now()
+            return await self._read() if octets is None else octets
         return await self._receive_tls(self._engine)
 
     def receive_nowait(self) -> bytes | None:
@@ -205,8 +212,10 @@ class Session:
 
     async def _write(self, octets: bytes, progress: Progress | None) -> None:
         done = self._write_now(octets, progress)
-        if done == len(octets):
-            return
+        if done < len(octets):
+            await self._write_rest(octets, done, progress)
+
+    async def _write_rest(self, octets: bytes, done: int, progress: Progress | None) -> None:
         view = memoryview(octets)
         self._mid_write = True
         while done < len(view):
@@ -262,10 +271,8 @@ class Session:
 
         At the start of a call, so that a cancellation here loses no octets.
         """
-        self._calls_without_wait += 1
-        if self._calls_without_wait > CALLS_WITHOUT_WAIT_MAX:
-            self._calls_without_wait = 0
-            await trio.lowlevel.checkpoint()
+        self._calls_without_wait = 0
+        await trio.lowlevel.checkpoint()
 
     def _unasked_octets(self) -> TransportFailure | None:
         try:

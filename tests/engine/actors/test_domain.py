@@ -1,4 +1,4 @@
-"""A domain without a route: bounced, deferred at the front, or handed on; with spool and scheduler by hand."""
+"""A domain without a route: bounced, deferred at the front, or handed on. The test plays the spooler."""
 
 from array import array
 from collections.abc import Awaitable, Callable

@@ -10,15 +10,16 @@ import trio
 from msgspec.structs import replace
 from trio.testing import MockClock
 
-from engine.actors.intake import chunk_problem, intake
+from engine.actors.intake import chunk_problem, content_problem, intake
 from engine.actors.parts import Parts
 from engine.actors.spooler import spooler
+from engine.model.content import Content
 from engine.model.envelope import CHUNK_ENTRIES_MAX, Chunk, ChunkEntry
 from engine.model.submission import Submission, SubmitChunk, SubmitContent, encode_submission
 from engine.runtime.spec import ChildSpec, Context, Strategy, SupervisorSpec
 from engine.runtime.supervisor import Tree
 from engine.storage import Space, SpaceLevel
-from tests.fakes.engine_house import CAMPAIGN, Desk, chunks, letter, memory_parts, numbered
+from tests.fakes.engine_house import CAMPAIGN, Desk, chunks, letter, memory_parts, numbered, signed
 from tests.fakes.trees import running_tree
 
 STREAM = "chunks.node"
@@ -38,11 +39,13 @@ async def running_intake(parts: Parts) -> AsyncIterator[Tree]:
         yield tree
 
 
-async def submit(parts: Parts, *submissions: Submission) -> None:
-    await parts.bus.publish(STREAM, [encode_submission(item) for item in submissions])
+async def submit(parts: Parts, *submissions: Submission | bytes) -> None:
+    await parts.bus.publish(
+        STREAM, [item if isinstance(item, bytes) else encode_submission(item) for item in submissions]
+    )
 
 
-async def through(parts: Parts, *submissions: Submission) -> list[Any]:
+async def through(parts: Parts, *submissions: Submission | bytes) -> list[Any]:
     """Submit, wait until all is acknowledged; the log lines."""
     with structlog.testing.capture_logs() as lines:
         await submit(parts, *submissions)
@@ -100,7 +103,7 @@ async def test_our_own_claim_of_a_lost_spool_is_refused(autojump_clock: MockCloc
     ("change", "why"),
     [
         ({"campaign": 99}, "campaign 99 has no content"),
-        ({"id": ""}, "id is empty or too long"),
+        ({"id": ""}, "id is empty, too long or holds NUL"),
         ({"entries": (ChunkEntry(1, "no address", ("A",)),)}, "envelope 0: the address has no @"),
     ],
 )
@@ -119,9 +122,10 @@ async def test_an_unfit_chunk_is_refused_with_a_line_and_the_next_goes_on(
 async def test_what_does_not_decode_is_refused_with_a_line(autojump_clock: MockClock) -> None:
     parts = memory_parts()
     async with running_intake(parts):
-        await parts.bus.publish(STREAM, [b"\xff not msgpack", b"\x80"])
-        lines = await through(parts, SubmitContent(letter()), a_chunk("a@x.test"))
-    assert [line["event"] for line in lines] in ([], ["a submission does not decode"] * 2)
+        lines = await through(
+            parts, b"\xff not msgpack", b"\x80", SubmitContent(letter()), a_chunk("a@x.test")
+        )
+    assert [line["event"] for line in lines] == ["a submission does not decode"] * 2
     assert parts.spool.counts(CAMPAIGN).accepted == 1
 
 
@@ -162,22 +166,82 @@ async def test_a_crash_takes_nothing_twice_and_leaves_nothing_out(autojump_clock
     assert parts.spool.counts(CAMPAIGN).accepted == 200
 
 
+def entries(*recipients: str, row: tuple[str, ...] = ("A",), subscriber: int = 1) -> tuple[ChunkEntry, ...]:
+    return tuple(ChunkEntry(subscriber, recipient, row) for recipient in recipients)
+
+
 @pytest.mark.parametrize(
-    ("recipients", "problem"),
+    ("change", "problem"),
     [
-        (["a@x.test", "b@xn--mnchen-3ya.test"], ""),
-        (["ü@x.test"], ""),
-        (["a@x.test", "a@@"], "envelope 1: the address has no domain"),
-        (["a@X.test"], "envelope 0: the domain is not in lower-case A-labels"),
-        (["a@münchen.test"], "envelope 0: the domain is not in lower-case A-labels"),
-        (["a@[127.0.0.1]"], "envelope 0: the address domain is an address literal"),
-        (["a\r\nRCPT TO:<b@x.test>@x.test"], "envelope 0: the address local part"),
-        (["a@x.test"] * (CHUNK_ENTRIES_MAX + 1), "more than 5000"),
+        ({}, ""),
+        ({"entries": entries("a@x.test", "b@xn--mnchen-3ya.test", "ü@x.test")}, ""),
+        ({"entries": ()}, ""),
+        ({"campaign": 99}, ""),  # the spool says that it does not know it
+        ({"campaign": 0}, "campaign 0 is not from 1"),
+        ({"campaign": -1}, "campaign -1 is not from 1"),
+        ({"campaign": 2**32}, "campaign 4294967296 is not from 1"),
+        ({"id": ""}, "the chunk's id"),
+        ({"id": "ü" * 101}, "the chunk's id"),
+        ({"id": "a\0b"}, "the chunk's id"),
+        ({"entries": entries("a@x.test", "a@")}, "envelope 1: the address has no domain"),
+        ({"entries": entries("a@X.test")}, "envelope 0: the domain is not in lower-case A-labels"),
+        ({"entries": entries("a@münchen.test")}, "envelope 0: the domain is not in lower-case A-labels"),
+        ({"entries": entries("a@[127.0.0.1]")}, "envelope 0: the address domain is an address literal"),
+        ({"entries": entries("a\r\nRCPT TO:<b@x.test>@x.test")}, "envelope 0: the address"),
+        ({"entries": entries("a@x.test", row=())}, "envelope 0: the row has 0 values for 1 fields"),
+        ({"entries": entries("a@x.test", row=("A", "B"))}, "envelope 0: the row has 2 values for 1 fields"),
+        ({"entries": entries(*["a@x.test"] * (CHUNK_ENTRIES_MAX + 1))}, "more than 5000"),
     ],
 )
-def test_what_makes_a_chunk_unfit(recipients: list[str], problem: str) -> None:
-    chunk = Chunk("c", 7, 4e9, tuple(ChunkEntry(1, recipient) for recipient in recipients))
-    assert (problem in chunk_problem(chunk)) if problem else not chunk_problem(chunk)
+async def test_what_makes_a_chunk_unfit(
+    change: dict[str, Any], problem: str, autojump_clock: MockClock
+) -> None:
+    parts = memory_parts()
+    await parts.spool.put_content(letter(), 0.0)
+    found = chunk_problem(replace(Chunk("c", CAMPAIGN, 4e9, entries("a@x.test")), **change), parts.spool)
+    assert problem in found if problem else not found
+
+
+@pytest.mark.parametrize(
+    "poison",
+    [
+        {"id": "ü" * 250},
+        {"campaign": -1},
+        {"campaign": 2**40},
+        {"expires_at": float("nan")},
+        {"expires_at": float("inf")},
+        {"expires_at": -5.0},
+        {"entries": entries("a@x.test", subscriber=-1)},
+        {"entries": entries("a@x.test", subscriber=2**63)},
+    ],
+)
+async def test_no_chunk_can_make_it_crash(poison: dict[str, Any], autojump_clock: MockClock) -> None:
+    """It would come again after each crash, until the engine gave up."""
+    parts = memory_parts()
+    async with running_intake(parts) as tree:
+        bad = SubmitChunk(replace(a_chunk("a@x.test").chunk, **poison))
+        await through(parts, SubmitContent(letter()), bad, a_chunk("b@x.test", name="fit"))
+        assert [child.crashes for child in tree.statistics().children] == [0, 0]
+    assert parts.spool.counts(CAMPAIGN).accepted >= 1
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (letter(), ""),
+        (letter(0), "campaign 0 is not from 1 to 4294967295"),
+        (letter(2**32), "is not from 1 to 4294967295"),
+        (signed(), "campaign 7 is to be signed with a key that is not configured: test"),
+    ],
+)
+async def test_what_makes_a_content_unfit(content: Content, problem: str, autojump_clock: MockClock) -> None:
+    assert problem in content_problem(content, {"other"})
+    assert bool(problem) == bool(content_problem(content, {"other"}))
+    parts = memory_parts()
+    async with running_intake(parts) as tree:
+        lines = await through(parts, SubmitContent(content))
+        assert len(lines) == bool(problem)
+        assert [child.crashes for child in tree.statistics().children] == [0, 0]
 
 
 class _Room(Space):

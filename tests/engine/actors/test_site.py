@@ -1,0 +1,534 @@
+"""One egress path: tables for its decisions, then the actor with scripted connections on a jumping clock."""
+
+from array import array
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import structlog
+import trio
+from msgspec.structs import replace
+from trio.testing import MockClock
+
+from engine.actors import connection as connection_actor
+from engine.actors import site as site_module
+from engine.actors.holder import Holder
+from engine.actors.messages import (
+    ConnectionEnded,
+    ConnectionReady,
+    Credit,
+    LeaseFor,
+    NewRoute,
+    Offer,
+    OrderLeases,
+    Settle,
+    Want,
+)
+from engine.actors.parts import Parts
+from engine.actors.site import Site, connections_wanted, path_key, site, suspension_seconds
+from engine.config.tables import SiteRule
+from engine.config.units import Duration, Rate
+from engine.model.disposition import Outcome
+from engine.model.reply import FailureKind, Reply, TransportFailure, Verb
+from engine.mta.policy.site import site_limits
+from engine.runtime.spec import Context
+from engine.storage import SpaceLevel
+from tests.fakes.engine_house import RETRY, SOURCE, Desk, a_lease, alive, host_route, memory_parts
+from tests.fakes.trees import until_quiet
+
+LIMITS = replace(site_limits([], "mx.test", ["mx.test"]), connections=20)
+REFUSED = TransportFailure(FailureKind.CONNECT_REFUSED, Verb.CONNECT, "refused")
+BUSY = Reply(421, None, ("too many connections",))
+PATH = path_key(SOURCE, "mx.test")
+Patch = pytest.MonkeyPatch
+
+
+@pytest.mark.parametrize(
+    ("ready", "leased", "open_now", "limit", "wanted"),
+    [
+        (0, 0, 0, 20, 0),
+        (1, 0, 0, 20, 1),
+        (10, 0, 0, 20, 1),
+        (11, 0, 0, 20, 2),
+        (1_000, 0, 0, 20, 2),  # carefully at first
+        (1_000, 0, 2, 20, 4),
+        (1_000, 0, 8, 20, 16),
+        (1_000, 0, 16, 20, 20),
+        (1_000, 0, 16, 3, 3),
+        (0, 50, 5, 20, 5),  # what is leased keeps its connections
+        (15, 25, 2, 20, 4),
+        (1, 0, 9, 20, 1),
+    ],
+)
+def test_how_many_connections_the_work_is_worth(
+    ready: int, leased: int, open_now: int, limit: int, wanted: int
+) -> None:
+    assert connections_wanted(ready, leased, open_now, replace(LIMITS, connections=limit)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("failures", "first", "seconds"),
+    [(1, 5.0, 5.0), (2, 5.0, 10.0), (4, 5.0, 40.0), (8, 5.0, 600.0), (10_000, 5.0, 600.0), (1, 900.0, 600.0)],
+)
+def test_how_long_a_path_rests(failures: int, first: float, seconds: float) -> None:
+    assert suspension_seconds(failures, first) == seconds
+
+
+class House:
+    """A site with connections that only register; spooler and scheduler are mailboxes."""
+
+    def __init__(self, parts: Parts, desk: Desk) -> None:
+        self.parts = parts
+        self.desk = desk
+        self.holders: dict[str, Holder] = {}
+        self.ref: Any = None
+        self._ends: dict[str, trio.Event] = {}
+
+    def connect(self, owner: Site, holder: Holder, parts: Parts, peer: Any) -> Any:
+        async def start(context: Context[Any], task_status: trio.TaskStatus[None]) -> None:
+            self.holders[context.name] = holder
+            self._ends[context.name] = trio.Event()
+            task_status.started()
+            try:
+                async with trio.open_nursery() as nursery:
+
+                    async def leave_at(event: trio.Event) -> None:
+                        await event.wait()
+                        nursery.cancel_scope.cancel()
+
+                    nursery.start_soon(leave_at, context.stop)
+                    nursery.start_soon(leave_at, self._ends[context.name])
+            finally:
+                del self.holders[context.name]
+
+        return start
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.holders)
+
+    async def tell(self, *messages: Any) -> None:
+        for message in messages:
+            await self.ref.tell(message)
+        await until_quiet()
+
+    async def offer(self, count: int, *, first: int = 1) -> None:
+        await self.tell(Offer(array("Q", range(first, first + count)), True))
+
+    async def ready(self, *names: str, want: int = 0) -> None:
+        for name in names:
+            await self.ref.tell(ConnectionReady(name))
+            if want:
+                await self.ref.tell(Want(name, want))
+        await until_quiet()
+
+    def orders(self) -> list[LeaseFor]:
+        return [order for told in self.desk.take("spooler", OrderLeases) for order in told.orders]
+
+    def credits(self) -> list[int]:
+        return [told.places for told in self.desk.take("scheduler", Credit)]
+
+    async def end(self, name: str, trouble: Any = None, *, reached: bool = False, served: int = 0) -> None:
+        """The connection ends by itself, having come so far."""
+        holder = self.holders[name]
+        holder.reached, holder.served, holder.trouble = reached, served, trouble
+        self._ends[name].set()
+        await until_quiet()
+
+    async def lease(self, order: LeaseFor, lease_id: int) -> None:
+        """Play the spooler."""
+        assert order.holder.grant(a_lease(lease_id, *order.ids))
+        order.holder.answers += 1
+        if order.holder.ref is not None:
+            order.holder.ref.try_tell(site_module.Bell())
+        await until_quiet()
+
+
+@asynccontextmanager
+async def open_house(
+    monkeypatch: Patch, *, spooler_capacity: int = 1_000, **rule: Any
+) -> AsyncIterator[House]:
+    rules = (SiteRule(**rule),) if rule else ()
+    parts, desk = memory_parts(site=rules), Desk()
+    desk.mailbox("spooler", spooler_capacity)
+    house = House(parts, desk)
+    monkeypatch.setattr(connection_actor, "connection", house.connect)
+    with structlog.testing.capture_logs():
+        async with alive(parts, "connections", "sites"):
+            await start_site(house)
+            yield house
+
+
+async def start_site(house: House) -> None:
+    house.ref = house.parts.sites.start_child(
+        PATH,
+        site(house.parts, host_route("127.0.0.1", 25, "mx.test"), SOURCE, house.desk.peer),
+        mailbox_capacity=site_module.MAILBOX_CAPACITY,
+        shutdown_seconds=site_module.SHUTDOWN_SECONDS,
+    )
+    await until_quiet()
+
+
+# --- connections and leases -----------------------------------------------------------------------------
+
+
+async def test_a_new_site_says_how_much_room_it_has(monkeypatch: Patch, autojump_clock: MockClock) -> None:
+    async with open_house(monkeypatch) as house:
+        assert house.credits() == [site_module.READY_MAX]
+
+
+async def test_a_slow_rate_means_little_room(monkeypatch: Patch, autojump_clock: MockClock) -> None:
+    async with open_house(monkeypatch, rate=Rate(60, 60.0)) as house:
+        assert house.credits() == [2]
+
+
+async def test_connections_grow_with_the_work_up_to_the_limit(
+    monkeypatch: Patch, autojump_clock: MockClock
+) -> None:
+    async with open_house(monkeypatch, connections=5) as house:
+        await house.offer(300)
+        counts = []
+        for _ in range(6):
+            counts.append(len(house.names))
+            await house.ready(*house.names)
+        assert counts == [2, 4, 5, 5, 5, 5]
+
+
+async def test_leases_are_shares_of_what_is_ready_in_order(
+    monkeypatch: Patch, autojump_clock: MockClock
+) -> None:
+    async with open_house(monkeypatch, connections=2) as house:
+        await house.offer(20)
+        one, two = house.names
+        await house.ready(one, want=64)
+        (order,) = house.orders()
+        assert (order.path, order.holder) == (PATH, house.holders[one])
+        assert list(order.ids) == list(range(1, 11)), "the other connection gets its half"
+        await house.ready(two, want=3)
+        (order,) = house.orders()
+        assert list(order.ids) == [11, 12, 13]
+
+
+async def test_a_lease_has_at_most_64_envelopes(monkeypatch: Patch, autojump_clock: MockClock) -> None:
+    async with open_house(monkeypatch, connections=1) as house:
+        await house.offer(500)
+        await house.ready(*house.names, want=500)
+        (order,) = house.orders()
+        assert len(order.ids) == 64
+
+
+async def test_a_connection_that_is_not_ready_gets_nothing(
+    monkeypatch: Patch, autojump_clock: MockClock
+) -> None:
+    async with open_house(monkeypatch) as house:
+        await house.offer(5)
+        await house.tell(Want(house.names[0], 5), Want("unknown#7", 5), ConnectionReady("unknown#7"))
+        assert not house.orders()
+
+
+async def test_a_want_waits_for_the_next_offer(monkeypatch: Patch, autojump_clock: MockClock) -> None:
+    async with open_house(monkeypatch, connections=1) as house:
+        await house.offer(2)
+        await house.ready(*house.names, want=8)
+        assert [list(order.ids) for order in house.orders()] == [[1, 2]]
+        await house.tell(Want(house.names[0], 8))
+        assert not house.orders()
+        await house.offer(3, first=3)
+        assert [list(order.ids) for order in house.orders()] == [[3, 4, 5]]
+
+
+async def test_an_order_that_finds_no_room_is_tried_again(
+    monkeypatch: Patch, autojump_clock: MockClock
+) -> None:
+    async with open_house(monkeypatch, spooler_capacity=1, connections=2, rate=Rate(36_000, 3600.0)) as house:
+        house.desk.mailbox("spooler").put_nowait("somebody else's")
+        await house.offer(4)
+        await trio.sleep(2)
+        await house.ready(*house.names, want=4)
+        house.desk.take("spooler")
+        await trio.sleep(1)
+        ids = [spool_id for order in house.orders() for spool_id in order.ids]
+        assert ids == [1, 2, 3, 4]
+
+
+async def test_room_is_told_when_half_of_it_is_there_and_each_tick(
+    monkeypatch: Patch, autojump_clock: MockClock
+) -> None:
+    async with open_house(monkeypatch, connections=1) as house:
+        house.credits()
+        await house.offer(1_000)
+        await house.ready(*house.names)
+        await trio.sleep(2)
+        assert not house.credits(), "it is full"
+        await house.tell(Want(house.names[0], 64))
+        await trio.sleep(1)
+        assert house.credits()[0] == 64
+
+
+# --- rates ----------------------------------------------------------------------------------------------
+
+
+async def test_the_rate_holds_whatever_is_wanted(monkeypatch: Patch, autojump_clock: MockClock) -> None:
+    async with open_house(monkeypatch, connections=3, rate=Rate(10, 1.0)) as house:
+        began, count, first = trio.current_time(), 0, 1
+        for _ in range(200):
+            await house.offer(5, first=first)
+            first += 5
+            await house.ready(*house.names, want=64)
+            await trio.sleep(0.05)
+            count += sum(len(order.ids) for order in house.orders())
+            seconds = trio.current_time() - began
+            assert count <= 10 * seconds + 10 + 1
+        assert count >= 10 * seconds * 0.9, "and is used"
+
+
+async def test_a_throttled_site_wakes_for_the_next_token(
+    monkeypatch: Patch, autojump_clock: MockClock
+) -> None:
+    async with open_house(monkeypatch, connections=1, rate=Rate(60, 60.0)) as house:
+        await house.offer(5)
+        await house.ready(*house.names, want=5)
+        assert len(house.orders()[0].ids) == 1
+        await house.tell(Want(house.names[0], 5))
+        assert not house.orders()
+        await trio.sleep(1.01)
+        assert len(house.orders()[0].ids) == 1
+
+
+# --- trouble --------------------------------------------------------------------------------------------
+
+
+async def test_a_path_whose_connection_fails_is_suspended_and_what_is_ready_is_deferred(
+    monkeypatch: Patch, autojump_clock: MockClock
+) -> None:
+    async with open_house(monkeypatch, connections=1) as house:
+        await house.offer(100)
+        house.credits()
+        await house.end(house.names[0], REFUSED)
+        assert not house.names, "nobody connects to a suspended path"
+        memory = house.parts.memory[PATH]
+        assert memory.suspended_until == pytest.approx(trio.current_time() + RETRY.first)
+        orders = house.orders()
+        assert [len(order.ids) for order in orders] == [64, 36]
+        for number, order in enumerate(orders, 1):
+            await house.lease(order, number)
+        settled = [item for told in house.desk.take("spooler", Settle) for _, b in told.batches for item in b]
+        assert len(settled) == 100
+        assert {item.outcome for item in settled} == {Outcome.DEFERRED}
+        assert {item.reply for item in settled} == {"connect_refused at connect: refused"}
+        assert {item.site for item in settled} == {"mx.test"}
+        await trio.sleep(RETRY.first * 0.9)
+        assert not house.credits(), "a suspended site has no places"
+        await trio.sleep(1)
+        assert house.credits()
+
+
+async def test_rests_grow_until_a_connection_is_ready_again(
+    monkeypatch: Patch, autojump_clock: MockClock
+) -> None:
+    async with open_house(monkeypatch, connections=1) as house:
+        rests = []
+        for number in range(3):
+            await house.offer(1, first=number + 1)
+            await house.end(house.names[0], BUSY)
+            rests.append(house.parts.memory[PATH].suspended_until - trio.current_time())
+            await trio.sleep(rests[-1] + 0.6)
+        assert rests == [pytest.approx(RETRY.first * factor) for factor in (1, 2, 4)]
+        await house.offer(1, first=9)
+        await house.ready(house.names[0])
+        assert house.parts.memory[PATH].failures == 0
+
+
+async def test_an_extra_connection_that_is_refused_lowers_the_ceiling_for_a_while(
+    monkeypatch: Patch, autojump_clock: MockClock
+) -> None:
+    async with open_house(monkeypatch, connections=9) as house:
+        await house.offer(500)
+        one, two = house.names
+        await house.ready(one)
+        await house.end(two, BUSY)
+        assert house.parts.memory[PATH].suspended_until == 0
+        await house.ready(one)
+        open_now = len(house.names)
+        await trio.sleep(RETRY.first / 2)
+        assert len(house.names) == open_now < 9
+        await trio.sleep(RETRY.first)
+        for _ in range(6):
+            await house.ready(*house.names)
+        assert len(house.names) == 9
+
+
+@pytest.mark.parametrize(
+    ("trouble", "reached", "served"),
+    [
+        (None, True, 0),  # it had nothing to do
+        (None, False, 0),  # a stop came between
+        (BUSY, True, 5),  # the peer had enough of it, not of us
+        (REFUSED, True, 1),
+    ],
+)
+async def test_an_end_that_is_no_failure_suspends_nothing(
+    trouble: Any, reached: bool, served: int, monkeypatch: Patch, autojump_clock: MockClock
+) -> None:
+    async with open_house(monkeypatch, connections=1) as house:
+        await house.offer(5)
+        (first,) = house.names
+        await house.end(first, trouble, reached=reached, served=served)
+        assert house.parts.memory[PATH].suspended_until == 0
+        assert house.names
+        assert house.names != [first]
+
+
+async def test_a_peer_that_says_ready_and_hangs_up_each_time_is_suspended(
+    monkeypatch: Patch, autojump_clock: MockClock
+) -> None:
+    async with open_house(monkeypatch, connections=1) as house:
+        await house.offer(5)
+        await house.ready(house.names[0])
+        await house.end(house.names[0], TransportFailure(FailureKind.CLOSED, Verb.MAIL), reached=True)
+        assert house.parts.memory[PATH].suspended_until > trio.current_time()
+
+
+async def test_a_crash_while_connecting_does_not_spin(monkeypatch: Patch, autojump_clock: MockClock) -> None:
+    async with open_house(monkeypatch, connections=1) as house:
+        await house.offer(5)
+        began = house.parts.connections.started_count
+        for _ in range(5):
+            house.parts.connections.kill(house.names[0])
+            await until_quiet()
+            assert not house.names
+            await trio.sleep(site_module.CRASH_PAUSE_SECONDS + 0.6)
+        assert house.parts.connections.started_count - began == 5
+        assert not house.desk.take("spooler"), "what is ready is not to blame"
+
+
+async def test_nothing_is_leased_while_the_disk_is_full(
+    monkeypatch: Patch, autojump_clock: MockClock
+) -> None:
+    class Full:
+        level = SpaceLevel.STOP_LEASING
+
+    async with open_house(monkeypatch, connections=1) as house:
+        house.parts.space = Full()  # type: ignore[assignment]
+        await house.offer(5)
+        await trio.sleep(1)
+        await house.ready(*house.names, want=5)
+        assert not house.orders()
+        house.parts.space = None
+        await trio.sleep(1)
+        await house.ready(*house.names, want=5)
+        assert house.orders()
+
+
+# --- its own life -----------------------------------------------------------------------------------------
+
+
+async def test_an_idle_site_ends_and_leaves_a_record(monkeypatch: Patch, autojump_clock: MockClock) -> None:
+    async with open_house(monkeypatch, connections=1) as house:
+        await house.offer(1)
+        await house.ready(*house.names, want=1)
+        await house.lease(house.orders()[0], 1)
+        await trio.sleep(10)
+        assert PATH in house.parts.sites
+        await house.end(house.names[0], reached=True, served=1)
+        await trio.sleep(site_module.LINGER_SECONDS + 1)
+        assert PATH not in house.parts.sites
+        assert PATH in house.parts.memory
+
+
+async def test_a_site_that_starts_again_goes_on_with_its_record(
+    monkeypatch: Patch, autojump_clock: MockClock
+) -> None:
+    async with open_house(monkeypatch, connections=1) as house:
+        await house.offer(1)
+        await house.end(house.names[0], REFUSED)
+        until = house.parts.memory[PATH].suspended_until
+        house.parts.sites.kill(PATH)
+        await until_quiet()
+        house.credits()
+        await start_site(house)
+        await house.offer(1, first=2)
+        assert not house.names
+        assert not house.credits()
+        await trio.sleep(until - trio.current_time() + 0.6)
+        assert house.names
+
+
+async def test_connections_of_a_crashed_site_count_against_the_limit(
+    monkeypatch: Patch, autojump_clock: MockClock
+) -> None:
+    async with open_house(monkeypatch, connections=2) as house:
+        await house.offer(100)
+        old = house.names
+        assert len(old) == 2
+        house.parts.sites.kill(PATH)
+        await until_quiet()
+        await start_site(house)
+        await house.offer(100, first=101)
+        for _ in range(3):
+            await trio.sleep(1)
+            assert len(house.names) <= 2
+        for name in set(old) & set(house.names):
+            await house.end(name, reached=True, served=1)
+        await trio.sleep(1)
+        assert house.names
+        assert not set(house.names) & set(old)
+
+
+async def test_a_stop_waits_for_its_connections(monkeypatch: Patch, autojump_clock: MockClock) -> None:
+    async with open_house(monkeypatch) as house:
+        await house.offer(100)
+        assert house.names
+        await house.parts.sites.stop_child(PATH)
+        assert not house.names
+        assert not house.orders()
+
+
+async def test_leases_that_it_was_about_to_defer_come_back_when_it_crashes(
+    monkeypatch: Patch, autojump_clock: MockClock
+) -> None:
+    async with open_house(monkeypatch, connections=1) as house:
+        await house.offer(3)
+        await house.end(house.names[0], REFUSED)
+        (order,) = house.orders()
+        house.parts.sites.kill(PATH)
+        assert order.holder.grant(a_lease(1, *order.ids))
+        await until_quiet()
+        (told,) = house.desk.take("spooler", Settle)
+        assert {item.outcome for _, batch in told.batches for item in batch} == {Outcome.RETURNED}
+        assert not order.holder.grant(a_lease(2, 9))
+
+
+async def test_new_hosts_are_used_by_the_next_connection(
+    monkeypatch: Patch, autojump_clock: MockClock
+) -> None:
+    owners: list[Site] = []
+    async with open_house(monkeypatch, connections=1, connect_timeout=Duration(5)) as house:
+        connect = house.connect
+
+        def noting(owner: Site, *rest: Any) -> Any:
+            owners.append(owner)
+            return connect(owner, *rest)
+
+        monkeypatch.setattr(connection_actor, "connection", noting)
+        moved = host_route("127.0.0.2", 25, "mx.test")
+        await house.tell(NewRoute(moved))
+        await house.offer(1)
+        assert owners[0].route == moved
+        assert owners[0].limits.connect_timeout_seconds == 5
+        shown = repr(owners[0])
+        assert shown == "<Site mx.test via out: 0/1 connections, 1 ready>"
+        await house.end(house.names[0], REFUSED)
+        assert "suspended 0.4 s" in repr(owners[0])
+
+
+async def test_the_end_of_a_connection_may_be_told_twice_or_never(
+    monkeypatch: Patch, autojump_clock: MockClock
+) -> None:
+    async with open_house(monkeypatch, connections=1) as house:
+        await house.offer(5)
+        (name,) = house.names
+        await house.end(name, reached=True, served=1)
+        await house.tell(ConnectionEnded(name, True, 1, None, False))
+        assert len(house.names) == 1
