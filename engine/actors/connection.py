@@ -19,13 +19,13 @@ import trio
 from engine.actors.dialler import Dialler, Reached, located
 from engine.actors.handover import settle_remains
 from engine.actors.holder import Holder
-from engine.actors.messages import ConnectionEnded, ConnectionReady, Settle, Sign, SignSlot, Want
+from engine.actors.messages import ConnectionEnded, ConnectionReady, Settle, Sign, SignBatch, SignSlot, Want
 from engine.actors.parts import Parts
 from engine.actors.transcript import Dispositions
 from engine.model.content import Content, MessageClass
 from engine.model.disposition import DelayReason, Disposition, Outcome
 from engine.model.envelope import Envelope
-from engine.model.reply import FailureKind, TransportFailure, Verb
+from engine.model.reply import FailureKind, Reply, TransportFailure, Verb
 from engine.mta.compose.errors import ContentError, RenderError
 from engine.mta.compose.message import Draft
 from engine.mta.net.addresses import is_public
@@ -45,8 +45,8 @@ from engine.runtime.spec import Context, Start
 
 MAILBOX_CAPACITY = 8  # bells only
 SHUTDOWN_SECONDS = 15.0  # for the last replies; then open final dots are ambiguous
-PREPARED_AHEAD = 4  # messages composed beyond what the client has room for: covers one signing batch
-PREPARE_BELOW = 1  # then up to PREPARED_AHEAD at once: composing one a round costs 20 us more (cold caches)
+PREPARED_AHEAD = 8  # messages composed beyond what the client took: one batch to send, one being signed
+PREPARE_BELOW = 4  # then up to PREPARED_AHEAD at once: composing one a round costs 20 us more (cold caches)
 IDLE_SECONDS = 5.0  # without work; a receiver would rather have its socket back
 LEASE_SECONDS = 0.15  # a lease is worth 100-200 ms of this connection's rate
 FIRST_LEASE = 4
@@ -141,9 +141,7 @@ class Connection:
         self._left = 0  # messages this connection may still take
 
     async def live(self) -> None:
-        reached = await Dialler(self._parts, self._memory, self._limits, self._source, self._stop).connect(
-            self._route
-        )
+        reached = await self._dial()
         if not isinstance(reached, Reached):
             self._holder.trouble = reached
             return
@@ -160,6 +158,21 @@ class Connection:
             self._remember()
             self._parts.prepared_octets -= sum(item.octets for item in self._prepared)
             self._parts.prepared_octets -= sum(octets for _, _, _, octets in self._open.values())
+
+    async def _dial(self) -> Reached | Reply | TransportFailure | None:
+        """A stop cuts it short: nothing is on the wire yet that anybody would wait for."""
+        dialler = Dialler(self._parts, self._memory, self._limits, self._source, self._stop)
+        reached: Reached | Reply | TransportFailure | None = None
+        async with trio.open_nursery() as nursery:
+
+            async def heed_stop() -> None:
+                await self._stop.wait()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(heed_stop)
+            reached = await dialler.connect(self._route)
+            nursery.cancel_scope.cancel()
+        return reached
 
     # --- conversing --------------------------------------------------------------------------------------
 
@@ -300,6 +313,7 @@ class Connection:
         """Compose ahead, and send what is new to the signers in one message."""
         holder, prepared = self._holder, self._prepared
         slots: list[SignSlot] = []
+        batch = SignBatch()
         limit = self._parts.config.engine.prepared_bytes_max
         while holder.granted and len(prepared) < PREPARED_AHEAD and self._left > len(prepared):
             if self._parts.prepared_octets > limit and (prepared or self._open):
@@ -310,7 +324,7 @@ class Connection:
                 continue
             slot = None
             if draft.digests:
-                slot = SignSlot([(item.key, item.digest) for item in draft.digests], self._ref)
+                slot = SignSlot([(item.key, item.digest) for item in draft.digests], self._ref, batch)
                 slots.append(slot)
             self._parts.prepared_octets += len(draft.unsigned)
             prepared.append(_Prepared(lease_id, envelope, draft, slot))

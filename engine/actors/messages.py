@@ -155,23 +155,43 @@ class Lookup(Struct, frozen=True):
     answer: Answer[Route | TransportFailure]
 
 
+class SignBatch:
+    """Slots that one connection orders together; it is rung once, when all are signed."""
+
+    __slots__ = ("missing",)
+
+    def __init__(self) -> None:
+        self.missing = 0
+
+
 class SignSlot:
-    """A place for one message's signatures; rings its connection when all are there."""
+    """A place for one message's signatures; rings its connection when its batch is complete.
 
-    __slots__ = ("digests", "missing", "ref", "signatures")
+    A ring for each message would wake the connection for one flight at a time, and messages that
+    come one by one cannot share a write with their neighbours.
+    """
 
-    def __init__(self, digests: Sequence[tuple[str, bytes]], ref: Ref[Any]) -> None:
+    __slots__ = ("batch", "digests", "missing", "ref", "signatures")
+
+    def __init__(
+        self, digests: Sequence[tuple[str, bytes]], ref: Ref[Any], batch: SignBatch | None = None
+    ) -> None:
         self.digests = digests  # (key name, 32-octet digest)
         self.signatures: list[bytes] = [b""] * len(digests)
         self.missing = len(digests)
         self.ref = ref
+        self.batch = batch or SignBatch()
+        self.batch.missing += 1
 
     def put(self, index: int, signature: bytes) -> None:
+        """One signature; a second one for the same digest (asked again after a death) changes nothing."""
         if not self.signatures[index]:
             self.signatures[index] = signature
             self.missing -= 1
             if not self.missing:
-                self.ref.try_tell(BELL)
+                self.batch.missing -= 1
+                if not self.batch.missing:
+                    self.ref.try_tell(BELL)
 
 
 class Sign(Struct, frozen=True):

@@ -1,46 +1,33 @@
 """One egress path: tables for its decisions, then the actor with scripted connections on a jumping clock."""
 
-from array import array
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-import structlog
 import trio
 from msgspec.structs import replace
 from trio.testing import MockClock
 
 from engine.actors import connection as connection_actor
 from engine.actors import site as site_module
-from engine.actors.holder import Holder
 from engine.actors.messages import (
     ConnectionEnded,
     ConnectionReady,
-    Credit,
-    LeaseFor,
     NewRoute,
-    Offer,
-    OrderLeases,
     Settle,
     Want,
 )
-from engine.actors.parts import Parts
-from engine.actors.site import Site, connections_wanted, path_key, site, suspension_seconds
-from engine.config.tables import SiteRule
+from engine.actors.site import Site, connections_wanted, suspension_seconds
 from engine.config.units import Duration, Rate
 from engine.model.disposition import Outcome
 from engine.model.reply import FailureKind, Reply, TransportFailure, Verb
 from engine.mta.policy.site import site_limits
-from engine.runtime.spec import Context
-from engine.storage import SpaceLevel
-from tests.fakes.engine_house import RETRY, SOURCE, Desk, a_lease, alive, host_route, memory_parts
+from tests.fakes.engine_house import a_lease, host_route
+from tests.fakes.scripted_connections import PATH, open_house, start_site
 from tests.fakes.trees import until_quiet
 
 LIMITS = replace(site_limits([], "mx.test", ["mx.test"]), connections=20)
 REFUSED = TransportFailure(FailureKind.CONNECT_REFUSED, Verb.CONNECT, "refused")
 BUSY = Reply(421, None, ("too many connections",))
-PATH = path_key(SOURCE, "mx.test")
 Patch = pytest.MonkeyPatch
 
 
@@ -73,101 +60,6 @@ def test_how_many_connections_the_work_is_worth(
 )
 def test_how_long_a_path_rests(failures: int, first: float, seconds: float) -> None:
     assert suspension_seconds(failures, first) == seconds
-
-
-class House:
-    """A site with connections that only register; spooler and scheduler are mailboxes."""
-
-    def __init__(self, parts: Parts, desk: Desk) -> None:
-        self.parts = parts
-        self.desk = desk
-        self.holders: dict[str, Holder] = {}
-        self.ref: Any = None
-        self._ends: dict[str, trio.Event] = {}
-
-    def connect(self, owner: Site, holder: Holder, parts: Parts, peer: Any) -> Any:
-        async def start(context: Context[Any], task_status: trio.TaskStatus[None]) -> None:
-            self.holders[context.name] = holder
-            self._ends[context.name] = trio.Event()
-            task_status.started()
-            try:
-                async with trio.open_nursery() as nursery:
-
-                    async def leave_at(event: trio.Event) -> None:
-                        await event.wait()
-                        nursery.cancel_scope.cancel()
-
-                    nursery.start_soon(leave_at, context.stop)
-                    nursery.start_soon(leave_at, self._ends[context.name])
-            finally:
-                del self.holders[context.name]
-
-        return start
-
-    @property
-    def names(self) -> list[str]:
-        return list(self.holders)
-
-    async def tell(self, *messages: Any) -> None:
-        for message in messages:
-            await self.ref.tell(message)
-        await until_quiet()
-
-    async def offer(self, count: int, *, first: int = 1) -> None:
-        await self.tell(Offer(array("Q", range(first, first + count)), True))
-
-    async def ready(self, *names: str, want: int = 0) -> None:
-        for name in names:
-            await self.ref.tell(ConnectionReady(name))
-            if want:
-                await self.ref.tell(Want(name, want))
-        await until_quiet()
-
-    def orders(self) -> list[LeaseFor]:
-        return [order for told in self.desk.take("spooler", OrderLeases) for order in told.orders]
-
-    def credits(self) -> list[int]:
-        return [told.places for told in self.desk.take("scheduler", Credit)]
-
-    async def end(self, name: str, trouble: Any = None, *, reached: bool = False, served: int = 0) -> None:
-        """The connection ends by itself, having come so far."""
-        holder = self.holders[name]
-        holder.reached, holder.served, holder.trouble = reached, served, trouble
-        self._ends[name].set()
-        await until_quiet()
-
-    async def lease(self, order: LeaseFor, lease_id: int) -> None:
-        """Play the spooler."""
-        assert order.holder.grant(a_lease(lease_id, *order.ids))
-        order.holder.answers += 1
-        if order.holder.ref is not None:
-            order.holder.ref.try_tell(site_module.Bell())
-        await until_quiet()
-
-
-@asynccontextmanager
-async def open_house(
-    monkeypatch: Patch, *, spooler_capacity: int = 1_000, **rule: Any
-) -> AsyncIterator[House]:
-    rules = (SiteRule(**rule),) if rule else ()
-    parts, desk = memory_parts(site=rules), Desk()
-    desk.mailbox("spooler", spooler_capacity)
-    house = House(parts, desk)
-    monkeypatch.setattr(connection_actor, "connection", house.connect)
-    with structlog.testing.capture_logs():
-        async with alive(parts, "connections", "sites"):
-            await start_site(house)
-            yield house
-
-
-async def start_site(house: House) -> None:
-    house.ref = house.parts.sites.start_child(
-        PATH,
-        site(house.parts, host_route("127.0.0.1", 25, "mx.test"), SOURCE, house.desk.peer),
-        mailbox_capacity=site_module.MAILBOX_CAPACITY,
-        shutdown_seconds=site_module.SHUTDOWN_SECONDS,
-    )
-    await until_quiet()
 
 
 # --- connections and leases -----------------------------------------------------------------------------
@@ -294,131 +186,6 @@ async def test_a_throttled_site_wakes_for_the_next_token(
         assert not house.orders()
         await trio.sleep(1.01)
         assert len(house.orders()[0].ids) == 1
-
-
-# --- trouble --------------------------------------------------------------------------------------------
-
-
-async def test_a_path_whose_connection_fails_is_suspended_and_what_is_ready_is_deferred(
-    monkeypatch: Patch, autojump_clock: MockClock
-) -> None:
-    async with open_house(monkeypatch, connections=1) as house:
-        await house.offer(100)
-        house.credits()
-        await house.end(house.names[0], REFUSED)
-        assert not house.names, "nobody connects to a suspended path"
-        memory = house.parts.memory[PATH]
-        assert memory.suspended_until == pytest.approx(trio.current_time() + RETRY.first)
-        orders = house.orders()
-        assert [len(order.ids) for order in orders] == [64, 36]
-        for number, order in enumerate(orders, 1):
-            await house.lease(order, number)
-        settled = [item for told in house.desk.take("spooler", Settle) for _, b in told.batches for item in b]
-        assert len(settled) == 100
-        assert {item.outcome for item in settled} == {Outcome.DEFERRED}
-        assert {item.reply for item in settled} == {"connect_refused at connect: refused"}
-        assert {item.site for item in settled} == {"mx.test"}
-        await trio.sleep(RETRY.first * 0.9)
-        assert not house.credits(), "a suspended site has no places"
-        await trio.sleep(1)
-        assert house.credits()
-
-
-async def test_rests_grow_until_a_connection_is_ready_again(
-    monkeypatch: Patch, autojump_clock: MockClock
-) -> None:
-    async with open_house(monkeypatch, connections=1) as house:
-        rests = []
-        for number in range(3):
-            await house.offer(1, first=number + 1)
-            await house.end(house.names[0], BUSY)
-            rests.append(house.parts.memory[PATH].suspended_until - trio.current_time())
-            await trio.sleep(rests[-1] + 0.6)
-        assert rests == [pytest.approx(RETRY.first * factor) for factor in (1, 2, 4)]
-        await house.offer(1, first=9)
-        await house.ready(house.names[0])
-        assert house.parts.memory[PATH].failures == 0
-
-
-async def test_an_extra_connection_that_is_refused_lowers_the_ceiling_for_a_while(
-    monkeypatch: Patch, autojump_clock: MockClock
-) -> None:
-    async with open_house(monkeypatch, connections=9) as house:
-        await house.offer(500)
-        one, two = house.names
-        await house.ready(one)
-        await house.end(two, BUSY)
-        assert house.parts.memory[PATH].suspended_until == 0
-        await house.ready(one)
-        open_now = len(house.names)
-        await trio.sleep(RETRY.first / 2)
-        assert len(house.names) == open_now < 9
-        await trio.sleep(RETRY.first)
-        for _ in range(6):
-            await house.ready(*house.names)
-        assert len(house.names) == 9
-
-
-@pytest.mark.parametrize(
-    ("trouble", "reached", "served"),
-    [
-        (None, True, 0),  # it had nothing to do
-        (None, False, 0),  # a stop came between
-        (BUSY, True, 5),  # the peer had enough of it, not of us
-        (REFUSED, True, 1),
-    ],
-)
-async def test_an_end_that_is_no_failure_suspends_nothing(
-    trouble: Any, reached: bool, served: int, monkeypatch: Patch, autojump_clock: MockClock
-) -> None:
-    async with open_house(monkeypatch, connections=1) as house:
-        await house.offer(5)
-        (first,) = house.names
-        await house.end(first, trouble, reached=reached, served=served)
-        assert house.parts.memory[PATH].suspended_until == 0
-        assert house.names
-        assert house.names != [first]
-
-
-async def test_a_peer_that_says_ready_and_hangs_up_each_time_is_suspended(
-    monkeypatch: Patch, autojump_clock: MockClock
-) -> None:
-    async with open_house(monkeypatch, connections=1) as house:
-        await house.offer(5)
-        await house.ready(house.names[0])
-        await house.end(house.names[0], TransportFailure(FailureKind.CLOSED, Verb.MAIL), reached=True)
-        assert house.parts.memory[PATH].suspended_until > trio.current_time()
-
-
-async def test_a_crash_while_connecting_does_not_spin(monkeypatch: Patch, autojump_clock: MockClock) -> None:
-    async with open_house(monkeypatch, connections=1) as house:
-        await house.offer(5)
-        began = house.parts.connections.started_count
-        for _ in range(5):
-            house.parts.connections.kill(house.names[0])
-            await until_quiet()
-            assert not house.names
-            await trio.sleep(site_module.CRASH_PAUSE_SECONDS + 0.6)
-        assert house.parts.connections.started_count - began == 5
-        assert not house.desk.take("spooler"), "what is ready is not to blame"
-
-
-async def test_nothing_is_leased_while_the_disk_is_full(
-    monkeypatch: Patch, autojump_clock: MockClock
-) -> None:
-    class Full:
-        level = SpaceLevel.STOP_LEASING
-
-    async with open_house(monkeypatch, connections=1) as house:
-        house.parts.space = Full()  # type: ignore[assignment]
-        await house.offer(5)
-        await trio.sleep(1)
-        await house.ready(*house.names, want=5)
-        assert not house.orders()
-        house.parts.space = None
-        await trio.sleep(1)
-        await house.ready(*house.names, want=5)
-        assert house.orders()
 
 
 # --- its own life -----------------------------------------------------------------------------------------
