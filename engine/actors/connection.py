@@ -30,6 +30,7 @@ from engine.mta.compose.errors import ContentError, RenderError
 from engine.mta.compose.message import Draft
 from engine.mta.net.addresses import is_public
 from engine.mta.net.session import Session, SessionError
+from engine.mta.policy.lease import LeaseSize
 from engine.mta.proto.smtp_client import SmtpClient
 from engine.mta.proto.smtp_options import (
     Closed,
@@ -48,8 +49,6 @@ SHUTDOWN_SECONDS = 15.0  # for the last replies; then open final dots are ambigu
 PREPARED_AHEAD = 8  # messages composed beyond what the client took: one batch to send, one being signed
 PREPARE_BELOW = 4  # then up to PREPARED_AHEAD at once: composing one a round costs 20 us more (cold caches)
 IDLE_SECONDS = 5.0  # without work; a receiver would rather have its socket back
-LEASE_SECONDS = 0.15  # a lease is worth 100-200 ms of this connection's rate
-FIRST_LEASE = 4
 SETTLE_COUNT = 32  # dispositions told at once
 SETTLE_SECONDS = 0.05
 DEADLINE_SLACK_SECONDS = 1.0  # moving a deadline costs 2 us: it moves once a second
@@ -126,10 +125,7 @@ class Connection:
         self._settled_at = 0.0
         self._asked = False  # a Want is out
         self._answers = 0  # of the holder's, that we have seen
-        self._lease_size = FIRST_LEASE
-        self._granted_at = 0.0
-        self._served_before = 0
-        self._ran_dry = False
+        self._lease = LeaseSize(LEASE_ENVELOPES_MAX)
         self._client: SmtpClient
         self._session: Session
         self._scope = trio.CancelScope()
@@ -152,6 +148,12 @@ class Connection:
         self._done.tls = self._client.tls
         try:
             await self._converse()
+        except trio.Cancelled:
+            # Stopped firmly: the client knows which final dots are open; what is behind them was not sent.
+            if not self._client.closed:
+                cut_off = TransportFailure(FailureKind.STOPPED, self._client.awaited or Verb.IDLE)
+                self._handle(self._client.connection_lost(cut_off))
+            raise
         finally:
             self._tell_done()  # a crash must not take along what has its answer
             self._session.close()
@@ -237,7 +239,8 @@ class Connection:
             return
         working = bool(self._prepared)
         if not working:
-            self._ran_dry = self._asked
+            if self._asked:
+                self._lease.run_dry()
             self._set_deadline(Verb.IDLE, trio.current_time())
         try:
             await self._mailbox.get_batch(MAILBOX_CAPACITY)
@@ -286,28 +289,13 @@ class Connection:
             self._answers = holder.answers
             self._asked = False  # what was asked for has come, or nothing of it was left
             if holder.granted:
-                self._size_lease(trio.current_time())
+                self._lease.granted(trio.current_time(), holder.served)
         waiting = len(holder.granted) + len(self._prepared)
-        if self._asked or self._leaving or waiting > self._lease_size // 2:
+        if self._asked or self._leaving or waiting > self._lease.size // 2:
             return
-        count = min(self._lease_size, self._left - waiting)
+        count = min(self._lease.size, self._left - waiting)
         if count > 0 and self._site.try_tell(Want(self._name, count)):
             self._asked = True
-
-    def _size_lease(self, now: float) -> None:
-        """The next lease is worth LEASE_SECONDS of our rate, or twice this one if we ran dry waiting for it.
-
-        A rate that was measured while running dry would be that of the disk: sizes would shrink with it.
-        """
-        if self._ran_dry:
-            self._lease_size = min(LEASE_ENVELOPES_MAX, self._lease_size * 2)
-        elif self._granted_at:
-            served = self._holder.served - self._served_before  # not what was granted: that fills queues
-            rate = served / max(now - self._granted_at, 0.001)
-            self._lease_size = max(FIRST_LEASE, min(LEASE_ENVELOPES_MAX, int(rate * LEASE_SECONDS)))
-        self._ran_dry = False
-        self._granted_at = now
-        self._served_before = self._holder.served
 
     async def _prepare(self) -> None:
         """Compose ahead, and send what is new to the signers in one message."""

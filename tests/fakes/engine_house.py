@@ -267,12 +267,15 @@ def memory_parts(*, sources: tuple[Source, ...] = (SOURCE,), **engine: Any) -> P
     )
 
 
-async def accepted(parts: Parts, recipients: Sequence[str], content: Content | None = None) -> list[int]:
+async def accepted(
+    parts: Parts, recipients: Sequence[str], content: Content | None = None, *, expires_at: float = 4e9
+) -> list[int]:
     """Put envelopes into the spool; their ids in order."""
     content = content or letter()
     await parts.spool.put_content(content, parts.clock.now())
     ids: list[int] = []
-    for number, chunk in enumerate(chunks(recipients, campaign=content.campaign, size=5_000)):
+    every = chunks(recipients, campaign=content.campaign, size=5_000, expires_at=expires_at)
+    for number, chunk in enumerate(every):
         chunk = replace(chunk, id=f"{chunk.id}-{len(parts.spool.listing(0, 10**6))}-{number}")  # noqa: PLW2901
         acceptance: Acceptance = await parts.spool.accept(chunk, parts.clock.now())
         ids += range(acceptance.first_id, acceptance.first_id + acceptance.count)

@@ -62,9 +62,11 @@ class Line:
             on_end=ended(self.parts, self.holder, self.ref, self.desk.peer("spooler")),
         )
 
-    async def send(self, recipients: Sequence[str], content: Content | None = None) -> list[int]:
+    async def send(
+        self, recipients: Sequence[str], content: Content | None = None, *, expires_at: float = 4e9
+    ) -> list[int]:
         """Into the spool, and leased at once."""
-        ids = await accepted(self.parts, recipients, content)
+        ids = await accepted(self.parts, recipients, content, expires_at=expires_at)
         (leases,) = await self.parts.spool.lease([ids], self.parts.clock.now())
         for lease in leases:
             assert self.holder.grant(lease)

@@ -5,6 +5,7 @@ import pytest
 
 from engine.mta.proto.smtp_capabilities import Capabilities
 from engine.mta.proto.smtp_commands import (
+    DOT_SCAN_EVERY,
     check_transaction,
     local_refusal,
     mail_command,
@@ -13,7 +14,10 @@ from engine.mta.proto.smtp_commands import (
 )
 from engine.mta.proto.smtp_options import Transaction
 
-PLAIN = Transaction(key=1, mail_from="b@example.org", recipient="u@example.net", content=b"A: b\r\n\r\nc\r\n")
+SAMPLED = DOT_SCAN_EVERY  # keys of this rhythm are scanned for lines that start with a dot
+PLAIN = Transaction(
+    key=SAMPLED, mail_from="b@example.org", recipient="u@example.net", content=b"A: b\r\n\r\nc\r\n"
+)
 DSN = msgspec.structs.replace(PLAIN, ret="HDRS", envid="a b+c=é", notify="FAILURE,DELAY")
 UTF8 = msgspec.structs.replace(PLAIN, recipient="zoë@example.net", smtputf8=True)
 NULL = msgspec.structs.replace(PLAIN, mail_from="", recipient='"a b>\\""@example.net')
