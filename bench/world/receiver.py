@@ -128,8 +128,10 @@ class _Conversation:
                     if not await self._start_tls():
                         return
                 case Step.GARBLE:
-                    await self._wire.send(GARBAGE)
-                    await self._wire.linger()
+                    # In answer to the hello: with the 220 it would be an injection (RFC 3207 6).
+                    if await self._wire.read():
+                        await self._wire.send(GARBAGE)
+                        await self._wire.linger()
                     return
                 case Step.CLOSE:
                     await self._wire.linger()

@@ -165,15 +165,20 @@ class Connection:
         """A stop cuts it short: nothing is on the wire yet that anybody would wait for."""
         dialler = Dialler(self._parts, self._memory, self._limits, self._source, self._stop)
         reached: Reached | Reply | TransportFailure | None = None
-        async with trio.open_nursery() as nursery:
+        try:
+            async with trio.open_nursery() as nursery:
 
-            async def heed_stop() -> None:
-                await self._stop.wait()
+                async def heed_stop() -> None:
+                    await self._stop.wait()
+                    nursery.cancel_scope.cancel()
+
+                nursery.start_soon(heed_stop)
+                reached = await dialler.connect(self._route)
                 nursery.cancel_scope.cancel()
-
-            nursery.start_soon(heed_stop)
-            reached = await dialler.connect(self._route)
-            nursery.cancel_scope.cancel()
+        except BaseException:
+            if isinstance(reached, Reached):  # killed between two steps: nobody else would close it
+                reached.session.close()
+            raise
         return reached
 
     # --- conversing --------------------------------------------------------------------------------------

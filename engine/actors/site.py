@@ -125,6 +125,8 @@ class Site:
         self._busy_at = now
         self._credit_at = 0.0
         self._elders = parts.connections.names(f"{self.key}#")  # of an earlier incarnation: they count, too
+        for name in self._elders:  # they would wait for work from a site that is no more
+            parts.connections.ask_child_to_stop(name)
         self._trouble = TransportFailure(FailureKind.CLOSED, Verb.CONNECT)
         self._refusals = Holder(self.key)  # leases of envelopes that a dead path defers
 

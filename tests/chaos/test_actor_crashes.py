@@ -27,6 +27,7 @@ from engine.app import Engine
 from engine.model.event import Ambiguous
 from engine.runtime.child import ChildState
 from tests.fakes.engine_house import (
+    CAMPAIGN,
     EventReader,
     running_engine,
     signed,
@@ -85,6 +86,7 @@ async def crash_everybody(engine: Engine, seed: int) -> list[str]:
     """Kill static actors, spread over the campaign, with random dynamic ones between."""
     dice = random.Random(seed)
     killed = []
+    flowing = []
     static = list(STATIC)
     dice.shuffle(static)
     for name in static:
@@ -96,12 +98,15 @@ async def crash_everybody(engine: Engine, seed: int) -> list[str]:
                 victim = dice.choice(children).name
                 supervisor.kill(victim)
                 killed.append(victim)
+        if engine.counts(CAMPAIGN).deferred:
+            flowing.append(name)
         before = engine.tree.child_statistics(name).crashes
         engine.tree.kill(name)
         killed.append(name)
         # A committer finishes its last commit first; whatever stands right of a crash stops and comes back.
         await until(lambda name=name, n=before: engine.tree.child_statistics(name).crashes > n)  # type: ignore[misc]
         await until(lambda: all_run(engine))
+    assert len(flowing) > len(STATIC) / 2, "the campaign was over before the crashes were"
     return killed
 
 
@@ -123,22 +128,24 @@ async def test_every_actor_may_crash_and_nothing_is_lost(tmp_path: Path, quiet_l
     record = tmp_path / "record.jsonl"
     people = [person.email for person in WORLD.addresses(MESSAGES, seed)]
     with trio.fail_after(60):
-        async with world_process(WORLD, record=record) as world:
-            async with running_engine(tmp_path, world, restarts_max=100, signers=2) as engine:
-                reader = EventReader(engine.parts.bus.subscribe("events.node", "test"))
-                async with trio.open_nursery() as nursery:
-                    await submit(engine, signed(), people)
-                    killed = await crash_everybody(engine, seed)
-                    counts = await until_finished(engine, MESSAGES)
-                    nursery.cancel_scope.cancel()
-                unsettled = engine.parts.unsettled
-                leases = engine.parts.spool.open_leases()
-                crashes = {
-                    child.name: child.crashes for child in engine.tree.statistics().children if child.crashes
-                }
-                await engine.stop()
-                with trio.move_on_after(2), suppress(trio.ClosedResourceError):
-                    await reader.follow()
+        async with (
+            world_process(WORLD, record=record) as world,
+            running_engine(tmp_path, world, restarts_max=100, signers=2) as engine,
+        ):
+            reader = EventReader(engine.parts.bus.subscribe("events.node", "test"))
+            async with trio.open_nursery() as nursery:
+                await submit(engine, signed(), people)
+                killed = await crash_everybody(engine, seed)
+                counts = await until_finished(engine, MESSAGES)
+                nursery.cancel_scope.cancel()
+            unsettled = engine.parts.unsettled
+            leases = engine.parts.spool.open_leases()
+            crashes = {
+                child.name: child.crashes for child in engine.tree.statistics().children if child.crashes
+            }
+            await engine.stop()
+            with trio.move_on_after(2), suppress(trio.ClosedResourceError):
+                await reader.follow()
     expected = world.expected(people).final
     got = Counter(accepted.recipient for accepted in read_records(record))
     delivered_to = {name for name in people if world.spec.predict(name).final == "delivered"}

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -71,23 +72,22 @@ async def test_a_campaign_ends_as_the_world_foresees(tmp_path: Path) -> None:
     received: list[Accepted] = []
     people = [person.email for person in WORLD.addresses(PEOPLE)]
     with trio.fail_after(60):
-        async with open_world(WORLD, accepted=received, keep_content=True) as world:
-            async with running_engine(tmp_path, world) as engine:
-                reader = EventReader(engine.parts.bus.subscribe("events.node", "test"))
-                await submit(engine, signed(), people, size=50)
-                await until(lambda: engine.backlog() == 0)
-                counts = await until_finished(engine, PEOPLE)
-                await engine.stop()
-                assert engine.counts(CAMPAIGN) == counts, "the stores stay readable"
-                with trio.move_on_after(1):
-                    try:
-                        await reader.follow()
-                    except trio.ClosedResourceError:
-                        pass
-                assert not engine.parts.spool.open_leases()
-                assert not engine.parts.unsettled
-                assert not engine.parts.spool.events(0, 10), "everything was published"
-                assert engine.parts.prepared_octets == 0
+        async with (
+            open_world(WORLD, accepted=received, keep_content=True) as world,
+            running_engine(tmp_path, world) as engine,
+        ):
+            reader = EventReader(engine.parts.bus.subscribe("events.node", "test"))
+            await submit(engine, signed(), people, size=50)
+            await until(lambda: engine.backlog() == 0)
+            counts = await until_finished(engine, PEOPLE)
+            await engine.stop()
+            assert engine.counts(CAMPAIGN) == counts, "the stores stay readable"
+            with trio.move_on_after(1), suppress(trio.ClosedResourceError):
+                await reader.follow()
+            assert not engine.parts.spool.open_leases()
+            assert not engine.parts.unsettled
+            assert not engine.parts.spool.events(0, 10), "everything was published"
+            assert engine.parts.prepared_octets == 0
     expected = world.expected(people).final
     assert counts.accepted == PEOPLE == counts.finished
     assert {"delivered": counts.delivered, "bounced": counts.bounced} == expected

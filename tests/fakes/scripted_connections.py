@@ -35,6 +35,7 @@ class House:
         self.desk = desk
         self.holders: dict[str, Holder] = {}
         self.ref: Any = None
+        self.deaf = False  # connections do not heed a stop: the peer takes its time
         self._ends: dict[str, trio.Event] = {}
 
     def connect(self, owner: Site, holder: Holder, parts: Parts, peer: Any) -> Any:
@@ -49,7 +50,8 @@ class House:
                         await event.wait()
                         nursery.cancel_scope.cancel()
 
-                    nursery.start_soon(leave_at, context.stop)
+                    if not self.deaf:
+                        nursery.start_soon(leave_at, context.stop)
                     nursery.start_soon(leave_at, self._ends[context.name])
             finally:
                 del self.holders[context.name]

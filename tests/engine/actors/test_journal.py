@@ -93,8 +93,6 @@ async def test_a_crash_between_publishing_and_trimming_repeats_and_loses_nothing
 ) -> None:
     parts = memory_parts()
     assert isinstance(parts.bus, MemoryBus)
-    await accepted(parts, numbered(1))
-    await accepted(parts, numbered(1))
     trim, trims = parts.spool.trim_events, 0
 
     def die_first(before: int) -> Any:
@@ -106,6 +104,8 @@ async def test_a_crash_between_publishing_and_trimming_repeats_and_loses_nothing
 
     parts.spool.trim_events = die_first  # type: ignore[method-assign]
     async with running_journal(parts):
+        await accepted(parts, numbered(1))
+        await accepted(parts, numbered(1))
         await trio.sleep(1)
         await accepted(parts, numbered(1))
         await trio.sleep(1)

@@ -226,6 +226,7 @@ async def test_connections_of_a_crashed_site_count_against_the_limit(
     monkeypatch: Patch, autojump_clock: MockClock
 ) -> None:
     async with open_house(monkeypatch, connections=2) as house:
+        house.deaf = True
         await house.offer(100)
         old = house.names
         assert len(old) == 2
@@ -233,13 +234,26 @@ async def test_connections_of_a_crashed_site_count_against_the_limit(
         await until_quiet()
         await start_site(house)
         await house.offer(100, first=101)
-        for _ in range(3):
-            await trio.sleep(1)
-            assert len(house.names) <= 2
-        for name in set(old) & set(house.names):
-            await house.end(name, reached=True, served=1)
         await trio.sleep(1)
-        assert house.names
+        assert house.names == old, "their last replies are awaited, and nobody is opened beside them"
+        await house.end(old[0], reached=True, served=1)
+        await trio.sleep(1)
+        assert len(house.names) == 2
+        assert old[1] in house.names
+
+
+async def test_idle_connections_of_a_crashed_site_make_room_at_once(
+    monkeypatch: Patch, autojump_clock: MockClock
+) -> None:
+    async with open_house(monkeypatch, connections=2) as house:
+        await house.offer(100)
+        old = house.names
+        house.parts.sites.kill(PATH)
+        await until_quiet()
+        await start_site(house)
+        assert not house.names
+        await house.offer(100, first=101)
+        assert len(house.names) == 2
         assert not set(house.names) & set(old)
 
 
