@@ -7,11 +7,12 @@ reason once, with its cure and how many tests it cost. Where CI=true a reason th
 
 import os
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 from bench.peers import missing
@@ -95,3 +96,10 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     for reason, count in sorted(skips.items()):
         what, _, cure = reason.partition("; cure: ")
         print(f"skipped {count}: {what} -- cure: {cure or 'none known'}")
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_they_were() -> Iterator[None]:
+    """Commands configure logs for their whole process; the next test must not inherit that."""
+    yield
+    structlog.reset_defaults()

@@ -35,6 +35,7 @@ from engine.model.submission import SubmitChunk, SubmitContent
 from engine.mta.net.mx import Route
 from engine.mta.spool.api import StateCounts
 from engine.observe.logs import configure_logs
+from engine.runtime.crash import leaves_of
 from engine.runtime.supervisor import SupervisorGaveUp
 
 BACKLOG_CHUNKS_MAX = 8  # on the bus and not yet accepted
@@ -92,7 +93,8 @@ def _one_line(group: BaseExceptionGroup[Any], hint: str) -> CliError:
     if isinstance(error, CliError):
         return error
     if isinstance(error, SupervisorGaveUp):
-        cause = f": {error.__cause__}" if error.__cause__ else ""
+        causes = leaves_of(error.__cause__) if isinstance(error.__cause__, Exception) else []
+        cause = f": {causes[0]}" if causes else ""
         return CliError(f"the engine gave up: {error}{cause}" + (f"; {hint}" if hint else ""))
     return CliError(str(error))
 

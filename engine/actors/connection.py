@@ -220,10 +220,10 @@ class Connection:
                 if awaited is None:
                     await self._rest()
                     continue
-                now = self._now = trio.current_time()
-                if awaited is not self._deadline_verb or now > self._deadline_fresh_until:
-                    self._set_deadline(awaited, now)
+                if awaited is not self._deadline_verb or self._now > self._deadline_fresh_until:
+                    self._set_deadline(awaited, self._now)
                 data = await session.receive()
+                now = self._now = trio.current_time()
             except SessionError as error:
                 self._handle(client.connection_lost(located(error.failure, client.awaited or Verb.IDLE)))
                 break
@@ -384,9 +384,7 @@ class Connection:
             if isinstance(event, Result):
                 lease_id, envelope, since, octets = self._open.pop(event.key)
                 self._parts.prepared_octets -= octets
-                unsent = self._done.add_result(
-                    lease_id, envelope, event, trio.current_time() - since, blame=blame
-                )
+                unsent = self._done.add_result(lease_id, envelope, event, self._now - since, blame=blame)
                 self._holder.drop(event.key)  # after it: until then the holder answers for it
                 blame = False  # one attempt is counted of a lost connection, not one for all behind it
                 if not unsent:

@@ -14,6 +14,7 @@ from engine.actors.handover import judge_granted, settle_remains
 from engine.actors.holder import Holder
 from engine.actors.messages import (
     Bell,
+    Credit,
     LeaseFor,
     Lookup,
     Offer,
@@ -71,7 +72,7 @@ async def _settle_all(
     await scheduler.tell(Unroutable(name, key, context.ref, places, retry_time))
     quiet_since = trio.current_time()
     exhausted = False
-    ordered = 0
+    ordered = seen = 0
     while (
         not (exhausted and holder.answers == ordered and not holder.held)
         and trio.current_time() - quiet_since < IDLE_SECONDS
@@ -89,6 +90,7 @@ async def _settle_all(
                         for at in range(0, len(message.ids), LEASE_ENVELOPES_MAX)
                     ]
                     ordered += len(orders)
+                    seen += len(message.ids)
                     await spooler.tell(OrderLeases(orders))
                 case Bell():
                     pass  # rung for what is in the holder now
@@ -97,3 +99,5 @@ async def _settle_all(
         if holder.granted:
             quiet_since = trio.current_time()
             await spooler.tell(Settle(judge_granted(parts, holder, failure)))
+            if bouncing and holder.answers == ordered:
+                await scheduler.tell(Credit(key, places, seen))

@@ -70,6 +70,7 @@ class ChildProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
+            process_group=0,  # Ctrl-C at a terminal is for the parent, which stops its children in order
         )
         child = cls(module, process, frame_bytes_max)
         try:

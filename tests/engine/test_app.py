@@ -36,6 +36,8 @@ from tests.fakes.engine_house import (
     weak_key,
 )
 
+pytestmark = pytest.mark.slow  # real sockets and processes on the real clock: seconds
+
 WORLD = WorldSpec(
     name="small",
     providers=(

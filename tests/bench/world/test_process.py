@@ -15,6 +15,8 @@ from bench.world.process import WorldError, child_environment, load_spec, world_
 from bench.world.records import read_records
 from bench.world.spec import Host, ProviderSpec, Site, WorldSpec
 
+pytestmark = pytest.mark.slow  # real sockets and processes on the real clock: seconds
+
 SPEC = WorldSpec(
     name="small", providers=(ProviderSpec("box", (Site((Host("mx.box.test"),), {"box.test": 1}),)),)
 )

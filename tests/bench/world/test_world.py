@@ -15,6 +15,8 @@ from bench.world.records import read_records
 from bench.world.spec import Host, ProviderSpec, Site, WorldSpec
 from bench.world.world import listen_everywhere, open_world
 
+pytestmark = pytest.mark.slow  # real sockets and processes on the real clock: seconds
+
 SPEC = WorldSpec(
     name="small",
     providers=(

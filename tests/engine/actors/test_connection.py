@@ -17,6 +17,8 @@ from engine.model.reply import TransportFailure, Verb
 from tests.fakes.engine_house import DOMAIN, letter, numbered, signed, transactional, until
 from tests.fakes.smtp_line import NAME, Line, open_line
 
+pytestmark = pytest.mark.slow  # real sockets and processes on the real clock: seconds
+
 D, R = Outcome.DELIVERED, Outcome.RETURNED
 
 

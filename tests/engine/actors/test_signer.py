@@ -22,6 +22,8 @@ from engine.runtime.supervisor import SupervisorGaveUp, Tree
 from tests.fakes.engine_house import Desk, memory_parts, until, weak_key
 from tests.fakes.trees import Crashes, run_to_the_end
 
+pytestmark = pytest.mark.slow  # real sockets and processes on the real clock: seconds
+
 
 class House:
     """Signers over `count` processes with one weak key."""

@@ -28,6 +28,8 @@ from tests.contract.bus import (
     until,
 )
 
+pytestmark = pytest.mark.slow  # real sockets and processes on the real clock: seconds
+
 CHILD = Path(__file__).with_name("bus_child.py")
 QUICK: dict[str, Any] = {
     "group_seconds": 0.0,
