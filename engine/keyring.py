@@ -58,6 +58,17 @@ def write_secret(path: Path, data: bytes, *, replace: bool = False) -> None:
     """Write durably with mode 0600. Without `replace` an existing file is refused."""
     if path.exists() and not replace:
         raise KeyringError(f"{path}: exists already; keys are never overwritten")
+    try:
+        replace_file(path, data)
+    except OSError as error:
+        raise KeyringError(f"{path}: cannot write the key: {error.strerror}") from error
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Put `data` there atomically and durably, mode 0600: the old file or the new one, whatever happens.
+
+    Raises OSError.
+    """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -71,9 +82,9 @@ def write_secret(path: Path, data: bytes, *, replace: bool = False) -> None:
             os.fsync(directory)
         finally:
             os.close(directory)
-    except OSError as error:
+    except OSError:
         temporary.unlink(missing_ok=True)
-        raise KeyringError(f"{path}: cannot write the key: {error.strerror}") from error
+        raise
 
 
 # --- master key and what is derived from it -----------------------------------------------------------

@@ -7,7 +7,6 @@ gives the same chunks with the same ids, and the spool takes each id once, so a 
 chunk behind does no harm. A source that changed is an error, never a guess.
 """
 
-import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from msgspec.structs import replace
 from control.cli.csv_source import CsvSource, inspect_csv
 from control.cli.errors import CliError, InputError
 from control.cli.people import Person, Refused
+from engine.keyring import replace_file
 from engine.model.content import Content
 from engine.model.envelope import CHUNK_BYTES_MAX, CHUNK_ENTRIES_MAX, Chunk, ChunkEntry
 
@@ -183,18 +183,7 @@ def _make_chunk(job: Job, number: int, entries: list[ChunkEntry]) -> Chunk:
 
 
 def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.new")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        replace_file(path, data)
     except OSError as error:
         raise CliError(f"{path}: cannot be written: {error.strerror}") from error
