@@ -3,14 +3,15 @@
 The real tree on real LMDB with fsync, real sockets, personalised letters of about 10 KB. Unsigned, the
 engine keeps to one core and the sink to another; signed, everything shares all cores. Time runs from the
 first submission to the last settled envelope, CPU is that of the engine process alone. `--queue-first`
-accepts everything before the gate opens, and tells what acceptance and a full queue cost. `--against
-postfix` sends the same messages through a fresh Postfix that relays to the same sink, accept to last
-delivery at the sink, and gives the ratio.
+accepts everything before the gate opens, and tells what acceptance and a full queue cost. `--queued N`
+accepts N envelopes, then sends `--messages` of them and stops: time and CPU are of those alone, so that
+runs with different N tell what the depth of the queue costs. `--against postfix` sends the same messages
+through a fresh Postfix that relays to the same sink, accept to last delivery at the sink, and gives the
+ratio.
 """
 
 import argparse
 import os
-import random
 import shutil
 import tempfile
 import time
@@ -22,9 +23,10 @@ from typing import Any
 import trio
 
 from bench import machine
+from bench.letter import DOMAIN, bench_content, bench_row
 from bench.sink import Sink, start_sink
-from engine.actors.parts import SiteMemory
-from engine.actors.site import path_key
+from engine.actors.memory import PathMemory
+from engine.actors.path import path_key
 from engine.app import Engine, egress_sources, open_engine
 from engine.config.tables import (
     Config,
@@ -36,12 +38,11 @@ from engine.config.tables import (
     SiteRule,
 )
 from engine.keyring import create_dkim_key
-from engine.model.content import Content, DkimAlgorithm, DkimIdentity
+from engine.model.content import DkimAlgorithm, DkimIdentity
 from engine.model.envelope import Chunk, ChunkEntry
 from engine.model.submission import SubmitChunk, SubmitContent, encode_submission
 from engine.mta.net.mx import Route
 from engine.mta.net.smarthost import literal_route
-from engine.mta.policy.throttle import Throttle
 
 CHUNK = 5_000
 CAMPAIGN = 1
@@ -52,11 +53,6 @@ DKIM = {
     "rsa2048": DkimAlgorithm.RSA_SHA256,
     "ed25519": DkimAlgorithm.ED25519_SHA256,
 }
-DOMAIN = "bench.example"
-_FILLER = (
-    "garden letter morning water silver window river market paper stone summer bridge evening quiet "
-    "village harbour orchard lantern meadow journey winter kitchen singer mountain feather copper"
-)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rtt-ms", type=float, default=0.0, help="round trip of the line (own sink only)")
     parser.add_argument("--fsync-ms", type=float, default=0.0, help="extra time in each commit")
     parser.add_argument("--queue-first", action="store_true", help="accept everything, then send")
+    parser.add_argument("--queued", type=int, default=0, help="accept so many, then send only --messages")
     parser.add_argument("--against", choices=["postfix"], help="send the same through a peer, too")
     parser.add_argument("--peer-messages", type=int, default=5_000, help="messages for the slower peer")
     parser.add_argument("--folder", type=Path, default=None, help="where the store lives")
@@ -104,16 +101,22 @@ async def _campaign(
     config = _config(arguments, folder)
     route = await literal_route(f"{target[0]}:{target[1]}")
     assert isinstance(route, Route)
-    content = _content(arguments)
-    chunks = list(_chunks(arguments))
+    content = bench_content(CAMPAIGN, arguments.message_bytes, dkim=_dkim(arguments))
+    queued_first = max(arguments.queued, arguments.messages if arguments.queue_first else 0)
+    accepted = max(arguments.messages, arguments.queued)
+    chunks = _chunks(accepted, arguments.domains)
+    if not arguments.queued:  # ready-made, so that their making is not measured; a deep queue would not fit
+        chunks = iter(list(chunks))
     before = sink.count()
     async with open_engine(config, static_route=route, extra_sync_seconds=arguments.fsync_ms / 1e3) as engine:
         gate = _gate(engine, config, route)
-        if arguments.queue_first:
+        if queued_first:
             gate.suspended_until = float("inf")
         cpu, started = machine.cpu_seconds(), time.perf_counter()
         await engine.submit([SubmitContent(content)])
-        accepted_seconds = await _submit(engine, chunks, arguments.messages, started)
+        accepted_seconds = await _submit(engine, chunks, accepted, started)
+        if arguments.queued:
+            cpu, started = machine.cpu_seconds(), time.perf_counter()
         memory = machine.memory_mb()
         queued = {f"{key}_queued": value for key, value in memory.items()}
         gate.suspended_until = 0.0
@@ -122,6 +125,7 @@ async def _campaign(
             await trio.sleep(WATCH_SECONDS)
         seconds = time.perf_counter() - started
         used = machine.cpu_seconds() - cpu
+        sent = engine.counts(CAMPAIGN).finished if arguments.queued else arguments.messages
         compiled = engine.parts.compiled(CAMPAIGN)
         committer = engine.parts.committer
         assert committer is not None
@@ -130,8 +134,11 @@ async def _campaign(
             f"+{arguments.fsync_ms:g} ms)"
         )
         draft = compiled.compose(_sample_envelope(), time.time())
+        if sent < accepted:
+            engine.hurry()
     return {
-        "messages": arguments.messages,
+        "messages": sent,
+        "queued": queued_first,
         "message_bytes": draft.size,
         "domains": arguments.domains,
         "connections": arguments.connections,
@@ -139,9 +146,9 @@ async def _campaign(
         "sink": sink.name,
         "durability": durability,
         "seconds": round(seconds, 2),
-        "messages_per_second": round(arguments.messages / seconds, 1),
+        "messages_per_second": round(sent / seconds, 1),
         "steady_messages_per_second": round(_steady(marks), 1),
-        "cpu_us_per_message": round(used / arguments.messages * 1e6, 1),
+        "cpu_us_per_message": round(used / sent * 1e6, 1),
         "accept_seconds": round(accepted_seconds, 2),
         **queued,
         **peak,
@@ -149,7 +156,7 @@ async def _campaign(
     }
 
 
-async def _submit(engine: Engine, chunks: list[bytes], messages: int, started: float) -> float:
+async def _submit(engine: Engine, chunks: Iterator[bytes], messages: int, started: float) -> float:
     """Publish encoded chunks with back-pressure; returns the seconds until all were acknowledged."""
     bus, stream = engine.parts.bus, engine.chunk_stream
     for chunk in chunks:
@@ -196,7 +203,7 @@ def _against_postfix(arguments: argparse.Namespace, sink: Sink, ours: dict[str, 
     from bench.peers import postfix
 
     fewer = argparse.Namespace(
-        **{**vars(arguments), "messages": arguments.peer_messages, "queue_first": False}
+        **{**vars(arguments), "messages": arguments.peer_messages, "queue_first": False, "queued": 0}
     )
     with (
         _folder(arguments) as folder,
@@ -213,11 +220,10 @@ def _against_postfix(arguments: argparse.Namespace, sink: Sink, ours: dict[str, 
     }
 
 
-def _gate(engine: Engine, config: Config, route: Route) -> SiteMemory:
-    """The memory of the one site: suspended, nothing is sent to it."""
-    key = path_key(egress_sources(config)[0], route.site)
-    memory = engine.parts.memory[key] = SiteMemory(Throttle(None, trio.current_time()))
-    return memory
+def _gate(engine: Engine, config: Config, route: Route) -> PathMemory:
+    """The memory of the one path: suspended, nothing is sent to it."""
+    source = egress_sources(config)[0]
+    return engine.parts.path(path_key(source, route.site), route, source, "", trio.current_time())
 
 
 def _config(arguments: argparse.Namespace, folder: Path) -> Config:
@@ -237,58 +243,21 @@ def _config(arguments: argparse.Namespace, folder: Path) -> Config:
     )
 
 
-def _content(arguments: argparse.Namespace) -> Content:
-    dkim: tuple[DkimIdentity, ...] = ()
-    if arguments.dkim != "off":
-        dkim = (DkimIdentity(DOMAIN, "b1", "bench", DKIM[arguments.dkim]),)
-    words, known = random.Random(7), _FILLER.split()
-    filler = []
-    octets = max(0, arguments.message_bytes - 2_200)
-    number = 0
-    while octets > 0:
-        number += 1
-        line = " ".join(words.choice(known) for _ in range(24))
-        link = f' <a href="https://{DOMAIN}/page/{number}">Read more</a>' if number % 5 == 0 else ""
-        paragraph = f"<p>{line}.{link}</p>\n"
-        filler.append(paragraph)
-        octets -= int(len(paragraph) * 2.05)  # once as HTML, once as text
-    html = (
-        "<html><body><h1>Hello {{ first_name }}!</h1>\n"
-        "<p>Dear {{ first_name }} {{ last_name }}, here is what is new in {{ city }}.</p>\n"
-        + "".join(filler)
-        + "<p>Your code is {{ code }}.</p>\n"
-        '<p><a href="{{ unsubscribe_url }}">Unsubscribe</a></p></body></html>\n'
-    )
-    return Content(
-        campaign=CAMPAIGN,
-        name="bench",
-        from_address=f"news@{DOMAIN}",
-        from_name="The Bench",
-        subject="{{ first_name }}, your letter",
-        html=html,
-        fields=("first_name", "last_name", "city", "code"),
-        return_path_domain=f"bounce.{DOMAIN}",
-        sending_domain=DOMAIN,
-        list_id=f"news.{DOMAIN}",
-        list_help=f"https://{DOMAIN}/help",
-        unsubscribe_host=f"go.{DOMAIN}",
-        tracking_host=f"go.{DOMAIN}",
-        dkim=dkim,
-    )
+def _dkim(arguments: argparse.Namespace) -> tuple[DkimIdentity, ...]:
+    if arguments.dkim == "off":
+        return ()
+    return (DkimIdentity(DOMAIN, "b1", "bench", DKIM[arguments.dkim]),)
 
 
-def _chunks(arguments: argparse.Namespace) -> Iterator[bytes]:
+def _chunks(messages: int, domains: int) -> Iterator[bytes]:
     expires = time.time() + 86_400
-    for start in range(0, arguments.messages, CHUNK):
-        entries = tuple(
-            _entry(n, arguments.domains) for n in range(start, min(arguments.messages, start + CHUNK))
-        )
+    for start in range(0, messages, CHUNK):
+        entries = tuple(_entry(n, domains) for n in range(start, min(messages, start + CHUNK)))
         yield encode_submission(SubmitChunk(Chunk(f"bench-{start}", CAMPAIGN, expires, entries)))
 
 
 def _entry(n: int, domains: int) -> ChunkEntry:
-    row = (f"Anna{n}", "Lindqvist", "Bad Homburg", f"{n:012d}")
-    return ChunkEntry(n + 1, f"anna.lindqvist{n}@d{n % domains}.example", row)
+    return ChunkEntry(n + 1, f"anna.lindqvist{n}@d{n % domains}.example", bench_row(n))
 
 
 def _sample_envelope() -> Any:

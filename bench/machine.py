@@ -29,6 +29,17 @@ def cpu_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
+def cpu_seconds_of(pid: int) -> float:
+    """CPU time of another process so far, user and system; 0 when it is gone."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return 0.0
+    # Behind the name, which may hold anything but is closed by the last parenthesis: fields 14 and 15.
+    fields = text.rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def written_octets() -> int:
     """Octets this process caused to be written to storage so far (0 when the system does not tell)."""
     try:

@@ -13,8 +13,11 @@ from pathlib import Path
 
 import trio
 
+from engine.actors.outlook import outlooks
 from engine.actors.parts import Parts
 from engine.bus.local import LocalBus
+from engine.config import ConfigError
+from engine.config.replies import load_reply_rules
 from engine.config.tables import Config
 from engine.keyring import (
     TOKEN_KINDS,
@@ -30,6 +33,7 @@ from engine.model.submission import Submission, encode_submission
 from engine.mta.compose.token import TokenKeys
 from engine.mta.net.mx import Route
 from engine.mta.net.resolver import Resolver, ResolverConfig
+from engine.mta.policy.forecast import PathOutlook
 from engine.mta.proto.smtp_options import Credentials
 from engine.mta.spool.api import StateCounts
 from engine.mta.spool.lmdb import LmdbSpool
@@ -69,6 +73,10 @@ class Engine:
         """Submissions on the bus that intake has not acknowledged."""
         return self.parts.bus.backlog(self.chunk_stream, "intake")
 
+    def outlooks(self) -> list[PathOutlook]:
+        """What is known of each path with work, for a forecast."""
+        return outlooks(self.parts, trio.current_time())
+
     async def stop(self) -> None:
         """Stop politely: open transactions finish, everything is settled. The stores stay readable."""
         self.tree.stop()
@@ -106,6 +114,7 @@ async def open_engine(
     data = Path(config.node.data)
     with ExitStack() as stores:
         try:
+            replies = load_reply_rules(Path(config.engine.replies) if config.engine.replies else None)
             data.mkdir(mode=0o700, parents=True, exist_ok=True)  # noqa: ASYNC240 - before anything runs
             master = load_keys(config)
             environment = open_spool_environment(data / "spool", map_octets=config.limits.spool_map)
@@ -113,7 +122,7 @@ async def open_engine(
             keyring = RowKeyring(data / "rows.keys", master)
             bus = LocalBus(data / "bus", config.node.name)
             stores.callback(bus.close_files)
-        except (StorageError, KeyringError) as error:
+        except (ConfigError, StorageError, KeyringError) as error:
             raise EngineError(str(error)) from error
         except OSError as error:
             raise EngineError(f"{data}: cannot be used as the data folder: {error.strerror}") from error
@@ -140,6 +149,7 @@ async def open_engine(
             resolver=Resolver(resolver_config(config, sources), clock.monotonic),
             sources=sources,
             tokens=token_keys(master),
+            replies=replies,
             dkim_keys={key.name: str(Path(config.keys.folder) / key.file) for key in config.keys.dkim},
             static_route=lambda: static_route,
             credentials=credentials,

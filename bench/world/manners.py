@@ -35,6 +35,35 @@ class Starttls(Enum):
     GARBLED = "garbled"  # announced, 220, then no TLS comes: the handshake fails
 
 
+class Gate(Enum):
+    """Where a blocked source is turned away."""
+
+    BANNER = "banner"
+    MAIL = "mail"
+    RCPT = "rcpt"
+
+
+class Reputation(Struct, frozen=True, kw_only=True):
+    """What a provider makes of a source that keeps running into its limits: good, throttled, blocked.
+
+    Each refusal over a limit (rate or connections) is remembered and `forgets_per_second` are forgotten.
+    While `throttle_refusals` are remembered, every limit shrinks to `throttled_share`; at `block_refusals`
+    the source is blocked for `block_seconds` and comes back throttled.
+    """
+
+    throttle_refusals: float = 100.0
+    block_refusals: float = 400.0
+    forgets_per_second: float = 2.0
+    throttled_share: float = 0.5
+    block_seconds: float = 60.0
+    block_gate: Gate = Gate.BANNER
+    block_reply: str = "421 4.7.0 Temporarily deferred: the reputation of your address is too low"
+
+    def __post_init__(self) -> None:
+        assert 0 < self.throttle_refusals <= self.block_refusals
+        assert 0 < self.throttled_share <= 1
+
+
 class Trouble(Struct, frozen=True):
     """One thing that goes wrong for `share` of the recipients.
 
@@ -70,9 +99,12 @@ class Trouble(Struct, frozen=True):
 class Manners(Struct, frozen=True, kw_only=True):
     """What one provider announces, which limits it keeps and what goes wrong there.
 
-    Limits are 0 for "none". `tarpit` delays the answer to a verb ("banner", "ehlo", "mail", "rcpt",
+    Limits are 0 for "none"; those of rate and connections hold for each source address over all hosts of
+    the provider. A rate is counted evenly (GCRA, `rate_burst` at once) or, with `rate_window_seconds`,
+    by fixed windows. `tarpit` delays the answer to a verb ("banner", "ehlo", "mail", "rcpt",
     "data", "content", ...) by seconds; `greylist_seconds` defers the first attempt of each
-    (source address, return path, recipient) until that much time has passed.
+    (source address, return path, recipient) until that much time has passed. `tarpit_per_connection` is
+    added to the answer to the content for each open connection of that source: latency under load.
     """
 
     banner: str | None = "220 {host} ESMTP"  # None = says nothing, ever
@@ -90,13 +122,17 @@ class Manners(Struct, frozen=True, kw_only=True):
     message_octets_max: int = MESSAGE_OCTETS_MAX
     recipients_max: int = 100  # RFC 5321 4.5.3.1.8
     messages_per_connection: int = 0  # then 421 to MAIL
-    connections_max: int = 0  # then 421 instead of a banner
-    rate_per_minute: float = 0.0  # then `rate_reply`
+    connections_max: int = 0  # of one source; then `connections_reply` instead of a banner
+    connections_reply: str = "421 4.7.0 Too many connections"
+    rate_per_minute: float = 0.0  # of one source; then `rate_reply`, which closes if it is a 421
+    rate_window_seconds: float = 0.0
     rate_burst: int = 10  # messages that may come at once before the rate counts
     rate_reply: str = "451 4.7.1 Rate limit reached, please slow down"
+    reputation: Reputation | None = None
     greylist_seconds: float = 0.0
     greylist_reply: str = "451 4.7.1 Greylisted, please try again later"
     tarpit: dict[str, float] = {}
+    tarpit_per_connection: float = 0.0
     idle_seconds: float = 300.0  # silence before 421, RFC 5321 4.5.3.2.7
     troubles: tuple[Trouble, ...] = ()
 

@@ -63,10 +63,17 @@ class WorldProcess:
 
     async def statistics(self) -> dict[str, Any]:
         """As `World.statistics`. Raises WorldError when the process is gone."""
+        return await self._ask("statistics")
+
+    async def timeline(self) -> dict[str, Any]:
+        """As `World.timeline`. Raises WorldError when the process is gone."""
+        return await self._ask("timeline")
+
+    async def _ask(self, what: str) -> dict[str, Any]:
         async with self._one_at_a_time:
             assert self._process.stdin is not None
             try:
-                await self._process.stdin.send_all(b'{"ask":"statistics"}\n')
+                await self._process.stdin.send_all(b'{"ask":"%s"}\n' % what.encode())
             except trio.BrokenResourceError as error:
                 raise WorldError("the world's process is gone") from error
             answer: dict[str, Any] = msgspec.json.decode(await self._lines.read())
@@ -175,8 +182,13 @@ async def serve(spec: WorldSpec, *, record: Path | None = None, keep_content: bo
 async def _answer_questions(world: World) -> None:
     # A thread reads: stdin may be a file or /dev/null, which epoll refuses.
     while line := await trio.to_thread.run_sync(_stdin_line, abandon_on_cancel=True):
-        known = line.strip() == b'{"ask":"statistics"}'
-        _print(world.statistics() if known else {"error": 'ask {"ask":"statistics"}'})
+        match line.strip():
+            case b'{"ask":"statistics"}':
+                _print(world.statistics())
+            case b'{"ask":"timeline"}':
+                _print(world.timeline())
+            case _:
+                _print({"error": 'ask {"ask":"statistics"} or {"ask":"timeline"}'})
 
 
 _stdin_rest = bytearray()

@@ -1,17 +1,19 @@
 """One mailbox provider: its manners, its memory, its tally, shared by all of its receivers.
 
-Decides what a recipient or a return path meets at each moment of a transaction: greylisting, rate,
-troubles. Pure but for its memory; `now` is an argument (any clock that does not jump). Touches
-nothing else: receivers act on its answers. Greylisting comes before the troubles, as a policy
-service in front of a mailbox host would.
+Decides what a recipient or a return path meets at each moment of a transaction: greylisting and
+troubles; limits are kept in the `SourceAccount` of each source address. Pure but for its memory; `now`
+is an argument (any clock that does not jump). Touches nothing else: receivers act on its answers.
+Greylisting comes before the troubles, as a policy service in front of a mailbox host would.
 """
 
 from typing import Any
 
 from bench.world.manners import Manners, Moment, Trouble
-from bench.world.records import AcceptedSink, Tally
+from bench.world.records import AcceptedSink, Tally, Timeline
+from bench.world.sources import SourceAccount
 
 MEMORY_MAX = 5_000_000  # remembered attempts and greylist entries; about 1 GB, a bench never gets there
+SOURCES_MAX = 10_000  # source addresses; a sender has a few dozen
 
 
 class Provider:
@@ -33,14 +35,15 @@ class Provider:
         self.sink = sink
         self.keep_content = keep_content
         self.tally = Tally()
-        self.open_connections = 0
+        self.timeline = Timeline()
+        self.open_connections = 0  # of all sources
+        self._accounts: dict[str, SourceAccount] = {}
         self._seed = seed
         self._by_moment = {
             moment: tuple(t for t in manners.troubles if t.moment is moment) for moment in Moment
         }
         self._attempts: dict[tuple[str, str], tuple[float, int]] = {}  # first at, attempts so far
         self._greylist: dict[tuple[str, bytes, str], float] = {}  # first at
-        self._rate_full_at = 0.0  # GCRA: theoretical arrival time of the next message
 
     def __repr__(self) -> str:
         counts = self.tally.counts
@@ -74,21 +77,31 @@ class Provider:
         first_at = self._greylist.setdefault((source, mail_from, recipient), now)
         return now - first_at < wait_seconds
 
-    def over_rate(self, now: float) -> bool:
-        """Take one message from the rate; True if none is left."""
-        manners = self.manners
-        if not manners.rate_per_minute:
-            return False
-        interval = 60.0 / manners.rate_per_minute
-        full_at = max(self._rate_full_at, now)
-        if full_at - now > interval * (manners.rate_burst - 1) + 1e-9:
-            return True
-        self._rate_full_at = full_at + interval
-        return False
+    def account(self, source: str) -> SourceAccount:
+        """What is known of a source address, over all hosts of this provider."""
+        found = self._accounts.get(source)
+        if found is None:
+            assert len(self._accounts) < SOURCES_MAX
+            found = self._accounts[source] = SourceAccount(self.manners)
+        return found
+
+    def opened(self, source: str) -> None:
+        """A connection from `source` begins; each needs its `closed`."""
+        self.open_connections += 1
+        self.tally.counts["connections"] += 1
+        self.account(source).opened()
+
+    def closed(self, source: str) -> None:
+        self.open_connections -= 1
+        self.account(source).closed()
 
     def serves(self, recipient: str) -> bool:
         return not self.domains or recipient.rpartition("@")[2] in self.domains
 
     def statistics(self) -> dict[str, Any]:
-        self.tally.counts["connections_open"] = self.open_connections
-        return self.tally.statistics()
+        counts, accounts = self.tally.counts, self._accounts
+        counts["connections_open"] = self.open_connections
+        counts["connections_peak"] = max((each.connections_peak for each in accounts.values()), default=0)
+        counts["blocks"] = sum(each.blocks for each in accounts.values())
+        sources = {source: account.statistics() for source, account in accounts.items()}
+        return {**self.tally.statistics(), "sources": sources}

@@ -56,8 +56,7 @@ class Receiver:
 
     async def _converse(self, accepted: socket.socket, source: str) -> None:
         provider = self.provider
-        provider.open_connections += 1
-        provider.tally.counts["connections"] += 1
+        provider.opened(source)
         accepted.setblocking(False)
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         session = Session(provider, self.host, source)
@@ -67,7 +66,7 @@ class Receiver:
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
             provider.tally.counts["connections_lost"] += 1
         finally:
-            provider.open_connections -= 1
+            provider.closed(source)
             accepted.close()
 
 

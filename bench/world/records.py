@@ -16,6 +16,8 @@ from typing import Any, Protocol, Self
 import msgspec
 from msgspec import Struct
 
+SECONDS_MAX = 3_600  # of a timeline: an hour, ten times a bench
+
 
 class Accepted(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One message taken for one recipient. Addresses and Message-ID are text, odd octets escaped.
@@ -86,6 +88,32 @@ def read_records(path: Path) -> Iterator[Accepted]:
                 yield decode(line)
 
 
+class Timeline:
+    """Messages taken, and attempts and connections refused over a limit, for each second, for charts.
+
+    The first second seen is number 0; what comes after `SECONDS_MAX` is not kept.
+    """
+
+    def __init__(self) -> None:
+        self.begin = -1  # whole seconds of the receivers' clock
+        self.accepted: list[int] = []
+        self.refused: list[int] = []
+
+    def add(self, now: float, *, accepted: int = 0, refused: int = 0) -> None:
+        if self.begin < 0:
+            self.begin = int(now)
+        number = int(now) - self.begin
+        while len(self.accepted) <= number < SECONDS_MAX:
+            self.accepted.append(0)
+            self.refused.append(0)
+        if 0 <= number < SECONDS_MAX:
+            self.accepted[number] += accepted
+            self.refused[number] += refused
+
+    def statistics(self) -> dict[str, Any]:
+        return {"begin": self.begin, "accepted": self.accepted, "refused": self.refused}
+
+
 class Tally:
     """Counts of one provider: outcomes, troubles by kind, protocol errors by what was wrong."""
 
@@ -108,6 +136,10 @@ ALWAYS_COUNTED = (
     "connections",
     "connections_refused",
     "connections_open",
+    "attempts",
+    "rate_refusals",
+    "blocks",
+    "blocked_refusals",
     "accepted",
     "accepted_unanswered",
     "deferred",

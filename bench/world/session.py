@@ -10,7 +10,7 @@ answered with 500, 501 or 503 and counted by name as a protocol error.
 from collections.abc import Callable
 
 from bench.world.answers import Answer, Step, reply_octets
-from bench.world.manners import Starttls
+from bench.world.manners import Gate, Starttls
 from bench.world.provider import Provider
 from bench.world.records import Accepted
 from bench.world.transaction import Transaction
@@ -32,6 +32,9 @@ class Session:
         self.wait_seconds = 0.0
         self._provider = provider
         self._manners = provider.manners
+        self._slow_content = (
+            "content" in provider.manners.tarpit or provider.manners.tarpit_per_connection > 0
+        )
         self._host = host
         self._transaction = Transaction(provider, source, tls_possible=tls_possible)
         self._greeted = False
@@ -67,7 +70,7 @@ class Session:
         """Work until more octets are needed or `next_step` is something else than READ."""
         self.next_step = Step.READ
         if not self._greeted:
-            self._greet()
+            self._greet(now)
         work = (self._command, self._data_content, self._chunk_content)
         while self.next_step is Step.READ and work[self._mode](now):
             pass
@@ -101,26 +104,35 @@ class Session:
 
     def _tarpit(self, verb: str) -> bool:
         """Whether this verb has to wait first; asked again after the wait, it need not."""
-        if self._waited or verb not in self._manners.tarpit:
+        if self._waited:
             self._waited = False
             return False
+        seconds = self._manners.tarpit.get(verb, 0.0)
+        if verb == "content":
+            account = self._transaction.account
+            seconds += self._manners.tarpit_per_connection * account.connections_open
+        if not seconds:
+            return False
         self._waited = True
-        self.wait_seconds = self._manners.tarpit[verb]
+        self.wait_seconds = seconds
         self.next_step = Step.WAIT
         return True
 
     # --- commands ---
 
-    def _greet(self) -> None:
+    def _greet(self, now: float) -> None:
         manners, counts = self._manners, self._provider.tally.counts
         if self._tarpit("banner"):
             return
         self._greeted = True
         if self._buffer:
             self._fault("talked_before_banner")
-        if manners.connections_max and self._provider.open_connections > manners.connections_max:
+        if (blocked := self._transaction.blocked(Gate.BANNER, now)) is not None:
+            self._answer(Answer(blocked.line, Step.CLOSE))
+        elif self._transaction.account.over_connections(now):
             counts["connections_refused"] += 1
-            self._answer(Answer("421 4.7.0 Too many connections", Step.CLOSE))
+            self._provider.timeline.add(now, refused=1)
+            self._answer(Answer(manners.connections_reply, Step.CLOSE))
         elif manners.banner is not None:
             refused = manners.banner.startswith(("4", "5"))
             counts["connections_refused"] += refused
@@ -259,7 +271,7 @@ class Session:
             if dot < 0:
                 return self._await_more_content()
             end, after = dot + 2, dot + 5
-        if self._manners.tarpit and self._tarpit("content"):
+        if self._slow_content and self._tarpit("content"):
             return False
         content = bytes(buffer[start:end])
         self._at = after
@@ -296,7 +308,7 @@ class Session:
         octets, transaction = self._chunk_octets, self._transaction
         if self._hangs_up_inside(now) or len(self._buffer) - self._at < octets:
             return False
-        if self._manners.tarpit and self._tarpit("content"):
+        if self._slow_content and self._tarpit("content"):
             return False
         chunk = bytes(self._buffer[self._at : self._at + octets])
         self._at += octets

@@ -11,10 +11,11 @@ from time import time
 
 from bench.world.answers import Answer, Step
 from bench.world.content import framing_faults, message_id, undo_dot_stuffing
-from bench.world.manners import Moment, Starttls, Trouble
+from bench.world.manners import Gate, Moment, Starttls, Trouble
 from bench.world.parse import MAIL, MAIL_PARAMETERS, RCPT, RCPT_PARAMETERS, parse_parameters
 from bench.world.provider import Provider
 from bench.world.records import Accepted, digest, text_of
+from bench.world.sources import Standing
 
 OK_MAIL = Answer("250 2.1.0 Ok")
 OK_RCPT = Answer("250 2.1.5 Ok")
@@ -43,6 +44,7 @@ class Transaction:
         self._manners = provider.manners
         self._tally = provider.tally
         self._source = source
+        self.account = provider.account(source)
         self.reset()
 
     def reset(self) -> None:
@@ -79,22 +81,40 @@ class Transaction:
         return OK_MAIL
 
     def _mail_refusal(self, mail_from: bytes, now: float) -> Answer | None:
-        manners, provider = self._manners, self._provider
+        manners, provider, counts = self._manners, self._provider, self._tally.counts
+        counts["attempts"] += 1
+        if manners.reputation is not None and (blocked := self.blocked(Gate.MAIL, now)) is not None:
+            return blocked
         if manners.starttls is Starttls.REQUIRED and self.tls_possible and not self.tls:
             return self._refused("530 5.7.0 Must issue a STARTTLS command first")
         if manners.limits_mailmax and self.messages >= manners.limits_mailmax:
             self._fault("mailmax_exceeded")
             return TOO_MANY
         if manners.messages_per_connection and self.messages >= manners.messages_per_connection:
-            self._tally.counts["connections_used_up"] += 1
+            counts["connections_used_up"] += 1
             return TOO_MANY
         if manners.troubles:
             trouble = provider.trouble(Moment.MAIL, text_of(mail_from).lower(), now)
             if trouble is not None:
                 return self._struck(trouble)
-        if manners.rate_per_minute and provider.over_rate(now):
-            return self._refused(manners.rate_reply)
+        if manners.rate_per_minute and self.account.over_rate(now):
+            counts["rate_refusals"] += 1
+            return self._over_limit(manners.rate_reply, now)
         return None
+
+    def blocked(self, gate: Gate, now: float) -> Answer | None:
+        """What a blocked source hears at this gate; None if it may pass."""
+        reputation = self._manners.reputation
+        if reputation is None or reputation.block_gate is not gate:
+            return None
+        if self.account.standing(now) is not Standing.BLOCKED:
+            return None
+        self._tally.counts["blocked_refusals"] += 1
+        return self._over_limit(reputation.block_reply, now)
+
+    def _over_limit(self, line: str, now: float) -> Answer:
+        self._provider.timeline.add(now, refused=1)
+        return self._refused(line, Step.CLOSE if line.startswith("421") else Step.READ)
 
     def _mail_parameters(self, mail_from: bytes, text: bytes | None) -> Answer | None:
         if text is None and mail_from.isascii():
@@ -151,6 +171,8 @@ class Transaction:
         if not provider.serves(whom):
             self._tally.counts["relay_denied"] += 1
             return self._refused("550 5.7.1 Relaying denied")
+        if manners.reputation is not None and (blocked := self.blocked(Gate.RCPT, now)) is not None:
+            return blocked
         if len(self._recipients) >= manners.recipients_max:
             return self._refused("452 4.5.3 Too many recipients")
         if manners.greylist_seconds and provider.greylisted(self._source, self._mail_from, whom, now):
@@ -202,16 +224,17 @@ class Transaction:
             answer = self._struck(self._content_trouble)
         elif (trouble := self._trouble(Moment.REPLY, now)) is not None:
             if trouble.accepts:
-                self._accept(content, stuffed=stuffed, answered=False)
+                self._accept(content, now, stuffed=stuffed, answered=False)
             answer = self._struck(trouble)
         else:
-            self._accept(content, stuffed=stuffed, answered=True)
+            self._accept(content, now, stuffed=stuffed, answered=True)
         self.reset()
         return answer
 
-    def _accept(self, content: bytes, *, stuffed: bool, answered: bool) -> None:
+    def _accept(self, content: bytes, now: float, *, stuffed: bool, answered: bool) -> None:
         provider, counts, number = self._provider, self._tally.counts, len(self._recipients)
         counts["accepted"] += number
+        provider.timeline.add(now, accepted=number)
         if not answered:
             counts["accepted_unanswered"] += number
         if self.tls:

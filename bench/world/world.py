@@ -7,6 +7,7 @@ addresses is given up and another tried. Closing the context ends receivers and 
 
 import errno
 import socket
+import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
@@ -82,6 +83,11 @@ class World:
                 if isinstance(value, int):
                     totals[name] = totals.get(name, 0) + value
         return {"totals": totals, "providers": providers, "dns": dict(self.dns.zones.queries)}
+
+    def timeline(self) -> dict[str, Any]:
+        """For each provider what happened in each second, and the two clocks that put it into wall time."""
+        providers = {name: provider.timeline.statistics() for name, provider in self.providers.items()}
+        return {"now": trio.current_time(), "at": time.time(), "providers": providers}
 
     async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled."""

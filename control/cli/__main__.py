@@ -23,6 +23,7 @@ COMMANDS = {
     "send": "Send one campaign from a CSV file and a letter.",
     "demo": "Send a real signed campaign to a world of receivers on this machine.",
     "queue": "Show what waits, why, and act on it.",
+    "bounce": "Say what receivers' answers mean, and check the rules for it.",
 }
 DEBUG_VARIABLE = "EMASS_DEBUG"
 

@@ -1,8 +1,9 @@
 """`emass config check` and `emass config show`: is the file right, and what is in force?
 
 `check` loads the file as every command does and says so, or names the first mistake; it also looks
-at what loading alone does not: that named key files exist and are private. `show` prints TOML that
-can be pasted back, each value with its origin behind it.
+at what loading alone does not: that named key files exist and are private, and that the rules for
+receivers make sense together. `show` prints TOML that can be pasted back, each value with its origin
+behind it.
 """
 
 import json
@@ -35,15 +36,23 @@ def command() -> None:
 def check(named: str | None, as_json: bool) -> None:
     """Say whether the configuration can be used; the first mistake is named with file, table and key.
 
+    Rules for receivers are looked at together, too: errors are rules that cannot do what they say;
+    warnings and notes are worth a look.
+
     \b
     Example:
       emass config check --config /srv/emass/emass.toml
     """
+    import msgspec
+
     from engine.config import ConfigError, load_config
+    from engine.config.replies import load_reply_rules
     from engine.keyring import KeyringError, read_secret
+    from engine.mta.policy.shaping_lint import Finding, Level, lint_shaping
 
     path = find_config(named, os.environ, Path.cwd())
     mistake: ConfigError | None = None
+    findings: list[Finding] = []
     try:
         config = load_config(path, os.environ)
         folder = Path(config.keys.folder)
@@ -52,16 +61,28 @@ def check(named: str | None, as_json: bool) -> None:
                 read_secret(folder / key.file)
             except KeyringError as error:
                 raise ConfigError(str(path), f"keys.dkim[{index}]", "file", str(error)) from error
+        if config.engine.replies:
+            load_reply_rules(Path(config.engine.replies))
+        findings = lint_shaping(config)
     except ConfigError as error:
         if not as_json:
             raise
         mistake = error
+    errors = sum(finding.level is Level.ERROR for finding in findings)
     if as_json:
-        facts = {"ok": mistake is None, "file": None if path is None else str(path)}
+        facts: dict[str, object] = {
+            "ok": mistake is None and not errors,
+            "file": None if path is None else str(path),
+            "shaping": [msgspec.to_builtins(finding) for finding in findings],
+        }
         if mistake is not None:
             facts |= {name: getattr(mistake, name) for name in ("table", "key", "problem", "hint")}
         click.echo(json.dumps(facts))
-        click.get_current_context().exit(0 if mistake is None else InputError.exit_code)
+        click.get_current_context().exit(0 if facts["ok"] else InputError.exit_code)
+    for finding in findings:
+        click.echo(str(finding))
+    if errors:
+        raise InputError(f"{path or 'the defaults'}: {errors} of the rules for receivers cannot work")
     click.echo(f"{path}: correct" if path else "no emass.toml: the defaults hold, and they are correct")
 
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from control.cli.report import DomainReport, Reason
-from engine.model.event import AttemptEvent, ChunkAccepted, EventBatch
+from engine.model.event import Adapted, AttemptEvent, ChunkAccepted, EventBatch
 from engine.mta.spool.api import StateCounts
 
 REASONS_KEPT_MAX = 40  # per domain; beyond that, replies differ in queue ids only and are lumped
@@ -37,6 +37,10 @@ class Fold:
         self.campaign = campaign
         self.first_attempts = 0  # envelopes whose first attempt is over
         self.accepted = 0
+        self.attempts = 0  # that were answered, and of those the ones that were put off
+        self.put_off = 0
+        self.retries = 0  # likewise, without first attempts
+        self.put_off_again = 0
         self.first_at = 0.0
         self.last_at = 0.0
         self._next: dict[tuple[str, str], int] = {}
@@ -70,7 +74,7 @@ class Fold:
         self.first_at = self.first_at or batch.at
         self.last_at = max(self.last_at, batch.at)
         for event in batch.events:
-            if event.campaign != self.campaign:
+            if event.campaign != self.campaign or isinstance(event, Adapted):
                 continue
             if isinstance(event, ChunkAccepted):
                 self.accepted += event.count
@@ -110,7 +114,12 @@ class Fold:
     def _attempt(self, event: AttemptEvent) -> None:
         state = _STATE[type(event).__name__]
         domain = self._domain(event.domain)
-        if event.attempt == 0:
+        again, later = event.attempt > 0, state == "deferred"
+        self.attempts += 1
+        self.put_off += later
+        self.retries += again
+        self.put_off_again += again and later
+        if not again:
             self.first_attempts += 1
         if state in _FINAL:
             domain.counts.add(state, 1)

@@ -30,6 +30,7 @@ class Snapshot(Struct, frozen=True):
     to_send: int
     retrying: int = 0
     note: str = ""  # what is going on beside sending, e.g. "reading people.csv, 40 %"
+    forecast: str = ""  # when it will be done, by what is known of the receivers; "" = by the rate alone
 
 
 class Meter:
@@ -75,8 +76,11 @@ def describe(snapshot: Snapshot, meter: Meter) -> str:
     ]
     if counts.ambiguous:
         parts.append(f"{counts.ambiguous:,} ambiguous")
-    left = meter.seconds_left(snapshot.to_send - sent)
-    parts.append("time left unknown" if left is None else f"{describe_seconds(left)} left")
+    if snapshot.forecast:
+        parts.append(snapshot.forecast)
+    else:
+        left = meter.seconds_left(snapshot.to_send - sent)
+        parts.append("time left unknown" if left is None else f"{describe_seconds(left)} left")
     if snapshot.note:
         parts.append(snapshot.note)
     return ", ".join(parts)

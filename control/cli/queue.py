@@ -1,31 +1,30 @@
-"""`emass queue show`: what waits in a data folder, why, and what the engine over it is doing.
+"""`emass queue`: the group, and `show`: what waits in a data folder, why, and what the engine is doing.
 
-Reads the spool as another process may (read-only, no lock), so it costs a running engine nothing but
-one question over the bus for what is in its memory. When no engine runs there, it says so and shows
-what the disk holds.
+`show` reads the spool as another process may (read-only, no lock), so it costs a running engine nothing
+but one question over the bus for what is in its memory. When no engine runs there, it says so and shows
+what the disk holds. The other commands of the group have files of their own.
 """
 
-import fcntl
 import json
-import os
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import click
-import trio
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from control.cli.adaptation import lift, pin, reset, unpin
+from control.cli.ask import ask, check_folder, data_option, json_option
+from control.cli.changes import changes
 from control.cli.errors import InputError
+from control.cli.explain import explain
 from control.cli.progress import describe_seconds
 from control.cli.report import STATES
+from control.cli.table import plain_table
 from control.cli.visible import short
-from engine.bus.api import NoAnswer
-from engine.bus.local import LocalBus
+from control.cli.words import seconds_words, site_words
 from engine.mta.spool.api import Listed, StateCounts
 from engine.mta.spool.reader import SpoolReader
 from engine.storage import StorageError
@@ -33,7 +32,8 @@ from engine.storage import StorageError
 PAGE = 20_000
 DOMAINS_SHOWN_MAX = 25
 ENVELOPES_SHOWN_MAX = 50
-ASK_SECONDS = 2.0
+PATHS_SHOWN_MAX = 12
+REASONS_SHOWN_MAX = 3  # of a path; `queue explain` has all
 
 
 @click.group()
@@ -43,11 +43,16 @@ def command() -> None:
     \b
     Example:
       emass queue show --data emass-people-20260102-030405
+      emass queue explain ann@example.net --data emass-people-20260102-030405
     """
 
 
+for each in (explain, changes, pin, unpin, reset, lift):
+    command.add_command(each)
+
+
 @command.command()
-@click.option("--data", metavar="DIR", default="data", show_default=True, help="The engine's data folder.")
+@data_option
 @click.option("--domain", metavar="NAME", help="Only this recipient domain.")
 @click.option(
     "--state",
@@ -55,7 +60,7 @@ def command() -> None:
     help="Only envelopes in this state.",
 )
 @click.option("--envelopes", is_flag=True, help="List envelopes (the first 50), not domains.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def show(data: str, domain: str | None, state: str | None, envelopes: bool, as_json: bool) -> int:
     """Show what waits, by domain and state.
 
@@ -63,14 +68,12 @@ def show(data: str, domain: str | None, state: str | None, envelopes: bool, as_j
     Example:
       emass queue show --data emass-people-20260102-030405 --state deferred --envelopes
     """
-    folder = Path(data)
-    if not (folder / "spool" / "data.mdb").exists():
-        raise InputError(f"{folder}: holds no queue (name the data folder with --data)")
+    folder = check_folder(data)
     try:
         facts = _facts(folder, domain, state)
     except StorageError as error:
         raise InputError(str(error)) from error
-    facts["engine"] = trio.run(_ask_engine, folder)
+    facts["engine"] = ask(folder, command="show")
     if as_json:
         print(json.dumps(facts))
     else:
@@ -133,55 +136,10 @@ def _count_facts(counts: StateCounts) -> dict[str, int]:
     return {"accepted": counts.accepted} | {name: getattr(counts, name) for name in STATES}
 
 
-async def _ask_engine(folder: Path) -> dict[str, Any] | None:
-    """What the running engine says of itself, or None when none runs there."""
-    bus_folder = folder / "bus"
-    members = [path.name for path in bus_folder.iterdir()] if bus_folder.is_dir() else []
-    nodes = [name for name in members if not name.startswith(("cli-", "."))]
-    if not nodes or not _is_written(folder / "spool"):
-        return None
-    bus = LocalBus(bus_folder, f"cli-{os.getpid()}")
-    try:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(bus.run)
-            answer = await _ask_one(bus, nodes)
-            bus.close()
-    finally:
-        bus.close_files()
-        LocalBus.remove_member(bus_folder, f"cli-{os.getpid()}")
-    return answer
-
-
-def _is_written(spool: Path) -> bool:
-    """Whether a process holds the writer's lock: waiting for an answer that cannot come takes seconds."""
-    try:
-        lock = os.open(spool / "writer.lock", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(lock)
-    return False
-
-
-async def _ask_one(bus: LocalBus, nodes: list[str]) -> dict[str, Any] | None:
-    for node in nodes:
-        try:
-            answer = await bus.ask(f"engine.{node}", b'{"command":"show"}', ASK_SECONDS)
-        except NoAnswer:
-            continue
-        told: dict[str, Any] = json.loads(answer)
-        return told
-    return None
-
-
 def _print(facts: dict[str, Any], envelopes: bool) -> None:
     console = Console()
     if envelopes:
-        table = _table("Envelopes", "domain", "id", "state", "attempts", "next attempt", "expires in")
+        table = plain_table("Envelopes", "domain", "id", "state", "attempts", "next attempt", "expires in")
         for item in facts["envelopes"]:
             table.add_row(
                 Text(short(item["domain"])),
@@ -192,7 +150,7 @@ def _print(facts: dict[str, Any], envelopes: bool) -> None:
                 describe_seconds(item["expires_in_seconds"]),
             )
     else:
-        table = _table(
+        table = plain_table(
             "Waiting, by domain", "domain", "queued", "deferred", "ambiguous", "quarantined", "next attempt"
         )
         for item in facts["domains"][:DOMAINS_SHOWN_MAX]:
@@ -215,26 +173,36 @@ def _print(facts: dict[str, Any], envelopes: bool) -> None:
         console.print("No engine is running here.")
         return
     console.print(f"An engine is running: {engine['connections']} connections open.", highlight=False)
-    for site in engine["sites"]:
-        if site["suspended_seconds"] > 0:
-            line = f"  {short(site['path'])} rests {site['suspended_seconds']:.0f} s: no connection succeeded"
-            console.print(Text(line))
+    _print_paths(engine, console)
 
 
-def _table(title: str, *columns: str) -> Table:
-    """A plain table, numbers to the right; the first column is cut where the terminal is narrow."""
-    table = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-    )
-    table.add_column(columns[0], overflow="ellipsis", no_wrap=True)
-    for name in columns[1:]:
-        table.add_column(name, justify="right", no_wrap=True)
-    return table
+def _print_paths(engine: dict[str, Any], console: Console) -> None:
+    """Why each path waits, the forecast, and what is held."""
+    held_up = [row for row in engine["sites"] if row["resting_seconds"] > 0 or any(row["waiting"].values())]
+    for row in held_up[:PATHS_SHOWN_MAX]:
+        allowed = row["connections_allowed"]
+        open_now = f"{row['connections']} of {allowed} connections" if allowed else "no connection yet"
+        whose = f" ({short(row['provider'], 40)})" if row["provider"] not in row["path"] else ""
+        console.print(Text(f"  {short(row['path'], 80)}{whose}: {open_now}"), soft_wrap=True)
+        for line in row["why"][:REASONS_SHOWN_MAX]:
+            console.print(Text(f"    {short(line, 200)}", style="dim"), soft_wrap=True)
+    hidden = len(held_up) - PATHS_SHOWN_MAX + engine["sites_hidden"]
+    if hidden > 0:
+        console.print(f"  ... and {hidden:,} more paths (--json lists them)", highlight=False)
+    if engine["holds"]:
+        console.print("Held:", highlight=False)
+    for hold in engine["holds"]:
+        what = f"{hold['subject']} {short(hold['value'])} at {short(hold['provider'])}"
+        line = f"  {what}, {seconds_words(hold['seconds'])} more: {short(hold['reason'])}"
+        console.print(Text(line), soft_wrap=True)
+    told = engine["forecast"]
+    if told["total"]["messages"]:
+        console.print(Text(f"Forecast: {short(site_words(told['total']['sentence']), 300)}"), soft_wrap=True)
+        if len(told["providers"]) > 1:
+            for one in told["providers"][:PATHS_SHOWN_MAX]:
+                console.print(
+                    Text(f"  {short(site_words(one['sentence']), 300)}", style="dim"), soft_wrap=True
+                )
 
 
 def _seconds(value: float | None) -> str:

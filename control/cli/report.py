@@ -18,6 +18,7 @@ from rich.text import Text
 
 from control.cli.progress import describe_seconds
 from control.cli.visible import short
+from engine.mta.policy.forecast import Forecast
 from engine.mta.spool.api import StateCounts
 
 # interfaces: each envelope is in exactly one of these, so they add up to `accepted`.
@@ -64,6 +65,8 @@ class CampaignReport(Struct, frozen=True):
     refused: int = 0  # lines of the CSV, not envelopes
     refused_file: str = ""
     data: str = ""
+    forecast: Forecast | None = None  # as it was before the start
+    forecast_error: float | None = None  # its expected time against the real one: 0.1 = a tenth too long
 
     @property
     def messages_per_second(self) -> float:
@@ -132,12 +135,28 @@ def report_facts(report: CampaignReport) -> dict[str, Any]:
         "refused": report.refused,
         "refused_file": report.refused_file or None,
         "data": report.data or None,
+        "forecast_seconds": _forecast_facts(report.forecast),
+        "forecast_error": None if report.forecast_error is None else round(report.forecast_error, 3),
         "domains": [
             {"domain": domain.domain, **_count_facts(domain.counts), "reasons": _reason_facts(domain.reasons)}
             for domain in report.domains
         ],
     }
     return facts
+
+
+def _forecast_facts(forecast: Forecast | None) -> dict[str, float | None] | None:
+    if forecast is None:
+        return None
+    return {
+        "low": _rounded(forecast.low_seconds),
+        "expected": _rounded(forecast.expected_seconds),
+        "high": _rounded(forecast.high_seconds),
+    }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 1)
 
 
 def report_json(report: CampaignReport) -> str:
@@ -179,6 +198,14 @@ def print_report(report: CampaignReport, console: Console) -> None:
         f"{describe_seconds(report.seconds)} in all, {report.messages_per_second:,.0f} messages a second",
         highlight=False,
     )
+    forecast = report.forecast
+    if forecast is not None and forecast.expected_seconds is not None and report.forecast_error is not None:
+        high = forecast.high_seconds
+        band = f"{describe_seconds(forecast.low_seconds or 0)} to {'?' if high is None else describe_seconds(high)}"
+        console.print(
+            f"the forecast before the start was {describe_seconds(forecast.expected_seconds)} ({band})",
+            highlight=False,
+        )
     if counts.was_ambiguous:
         console.print(
             f"{counts.was_ambiguous:,} were ambiguous for a time: some of those may have arrived twice",

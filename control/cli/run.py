@@ -19,28 +19,41 @@ from rich.console import Console
 
 from control.cli.errors import CliError
 from control.cli.fold import Fold
+from control.cli.forecast import (
+    Counted,
+    Running,
+    announce,
+    count_domains,
+    find_routes,
+    first_outlooks,
+    predict,
+)
 from control.cli.job import VERDICT_FILE, Job, cut_chunks, save_job
 from control.cli.people import People, Refused
-from control.cli.progress import Progress, Snapshot
+from control.cli.progress import Progress, Snapshot, count_sent
 from control.cli.report import CampaignReport, find_mistakes, print_report, report_json
 from control.cli.route import find_route
 from control.cli.until import Until
 from control.cli.verdicts import VerdictFile
-from engine.app import Engine, EngineError, open_engine
+from engine.app import Engine, EngineError, egress_sources, open_engine, resolver_config
 from engine.bus.api import Subscription
 from engine.config import Config
 from engine.model.content import Content
 from engine.model.event import decode_events
 from engine.model.submission import SubmitChunk, SubmitContent
 from engine.mta.net.mx import Route
+from engine.mta.net.resolver import Resolver
+from engine.mta.policy.forecast import Forecast
 from engine.mta.spool.api import StateCounts
 from engine.observe.logs import configure_logs
+from engine.runtime.clock import SystemClock
 from engine.runtime.crash import leaves_of
 from engine.runtime.supervisor import SupervisorGaveUp
 
 BACKLOG_CHUNKS_MAX = 8  # on the bus and not yet accepted
 BACKLOG_ENVELOPES_MAX = 2_000_000  # accepted and not yet finished: 0.4 GB of spool
 WATCH_SECONDS = 0.1
+FORECAST_SECONDS = 2.0  # before that nothing was measured that tells more than the first forecast
 FOLD_BATCHES = 512
 LAST_EVENTS_SECONDS = 30.0  # to fold what is left; the closed bus ends it sooner
 
@@ -117,6 +130,7 @@ class Run:
         self._refused = 0
         self._read = 0  # people cut into chunks so far
         self._reading = True
+        self._forecast: Forecast | None = None
         self._stop = trio.Event()
 
     @property
@@ -136,7 +150,13 @@ class Run:
                 return await self._send(route, signals)
 
     async def _send(self, route: Route | None, signals: AsyncIterator[int]) -> CampaignReport:
+        counted = count_domains(self._people.source)
+        config = resolver_config(self._config, egress_sources(self._config))
+        resolver = Resolver(config, SystemClock().monotonic)
+        routes = {} if route is not None else await find_routes(counted, resolver)
         async with open_engine(self._config, static_route=route) as engine:
+            self._say_forecast(engine, counted, routes)
+            began = trio.current_time()
             events = engine.parts.bus.subscribe(f"events.{self._config.node.name}", "report")
             async with trio.open_nursery() as heeding:
                 heeding.start_soon(self._heed_signals, engine, signals)
@@ -146,6 +166,7 @@ class Run:
                     with Progress() as progress:
                         await self._watch(engine, progress)
                     nursery.cancel_scope.cancel()
+                seconds = trio.current_time() - began
                 await engine.stop()
                 heeding.cancel_scope.cancel()
             with trio.move_on_after(LAST_EVENTS_SECONDS), suppress(trio.ClosedResourceError):
@@ -159,7 +180,24 @@ class Run:
                 self._refused,
                 str(self._folder / VERDICT_FILE) if self._refused else "",
                 str(self._folder),
+                self._forecast,
+                self._forecast_error(seconds),
             )
+
+    def _say_forecast(self, engine: Engine, counted: Counted, routes: dict[str, Route | None]) -> None:
+        """Before the start: when this will be done."""
+        sent = count_sent(engine.counts(self._job.campaign))
+        left = max(0.0, 1 - sent / counted.people) if counted.people else 0.0
+        outlooks = first_outlooks(counted, routes, engine, left)
+        self._forecast = predict(outlooks)
+        if self._forecast.messages:
+            print(announce(self._forecast, outlooks), file=sys.stderr, flush=True)
+
+    def _forecast_error(self, seconds: float) -> float | None:
+        """How far off the forecast was, as a share of the real time; None while the end is not reached."""
+        if not self.finished or self._forecast is None or self._forecast.expected_seconds is None:
+            return None
+        return (self._forecast.expected_seconds - seconds) / max(seconds, 0.1)
 
     async def _feed(self, engine: Engine) -> None:
         """Submit what was not submitted before; count everything."""
@@ -206,13 +244,16 @@ class Run:
     async def _watch(self, engine: Engine, progress: Progress) -> None:
         """Return when the job is finished, its time is up, or a stop was asked for."""
         started = trio.current_time()
+        forecast = Running(engine, self._fold)
         while not self._stop.is_set():
             counts = engine.counts(self._job.campaign)
             to_send = self._people.total_estimate if self._reading else self._read
             note = "reading the list" if self._reading else ""
-            progress.show(
-                Snapshot(counts, max(to_send, self._read), self._fold.retrying, note), trio.current_time()
-            )
+            to_send = max(to_send, self._read)
+            now = trio.current_time()
+            left = to_send - count_sent(counts)
+            told = forecast.look(left, now) if now - started >= FORECAST_SECONDS and left else ""
+            progress.show(Snapshot(counts, to_send, self._fold.retrying, note, told), now)
             if engine.stopped.is_set():
                 return
             if not self._reading and self._is_over(counts):

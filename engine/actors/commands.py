@@ -1,10 +1,13 @@
-"""Answers questions from outside (`emass queue show`): what the engine is doing right now.
+"""Answers questions from outside (`emass queue`): what the engine does, why mail waits; and does as told.
 
-Serves the bus subject `engine.<node>`. A request names what is wanted; the answer is JSON. Unknown
-requests get an error in the answer, never a crash. Touches: bus; reads statistics of the tree.
+Serves the bus subject `engine.<node>`. A request names what is wanted; the answer is JSON. A request that
+makes no sense gets an error in the answer, never a crash. Pins whose time is over are taken off here.
+Touches: bus, resolver; reads what the actors share and the statistics of the tree (`explaining`), and
+changes of it what an operator may (`operating`).
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -12,58 +15,239 @@ import structlog
 import trio
 from msgspec import Struct
 
+from engine.actors import explaining, operating
+from engine.actors.messages import Lookup, Note
+from engine.actors.operating import Author, Refused
 from engine.actors.parts import Parts
+from engine.bus.api import PAYLOAD_OCTETS_MAX, Question
+from engine.model.address import AddressError, normalise_domain
+from engine.model.reply import FailureKind, TransportFailure, Verb
+from engine.mta.net.mx import Route
+from engine.runtime.answer import ActorDied
 from engine.runtime.child import SupervisorStatistics
+from engine.runtime.ref import Ref
 from engine.runtime.spec import Context, Start
+from engine.storage import StorageError
+
+LOOKUP_SECONDS = 5.0  # an operator waits that long for a route, not longer
+QUESTIONS_MAX = 16  # answered side by side
+CHANGES_MAX = 1_000
+EXPIRE_SECONDS = 1.0
 
 log = structlog.get_logger("commands")
 
+Peer = Callable[[str], Ref[Any]]
+Statistics = Callable[[], SupervisorStatistics]
+
 
 class Request(Struct, frozen=True):
+    """`path` may be a provider for `lift`; a rate is messages a second; `seconds` None = for good."""
+
     command: str
+    address: str = ""
+    campaign: int = 0
+    path: str = ""
+    knob: str = ""
+    value: float = 0.0
+    seconds: float | None = None
+    reason: str = ""
+    author: str = ""
+    subject: str = ""
+    subject_value: str = ""
+    limit: int = CHANGES_MAX
 
 
-def commands(parts: Parts, statistics: Callable[[], SupervisorStatistics]) -> Start:
+def commands(parts: Parts, statistics: Statistics) -> Start:
     async def start(context: Context[Any], task_status: trio.TaskStatus[None]) -> None:
         questions = parts.bus.serve(f"engine.{parts.config.node.name}")
+        desk = Desk(parts, statistics, context.peer)
         task_status.started()
 
         async def serve() -> None:
             while True:
-                for question in await questions.receive(16):
-                    await question.answer(reply_to(parts, statistics, question.payload))
+                asked = await questions.receive(QUESTIONS_MAX)
+                async with trio.open_nursery() as answering:
+                    for question in asked:
+                        answering.start_soon(answer, question)
+
+        async def answer(question: Question) -> None:
+            await question.answer(await desk.reply(question.payload))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(serve)
+            nursery.start_soon(desk.end_pins)
             await context.stop.wait()
             nursery.cancel_scope.cancel()
 
     return start
 
 
-def reply_to(parts: Parts, statistics: Callable[[], SupervisorStatistics], payload: bytes) -> bytes:
-    """The JSON answer to one request."""
-    try:
-        request = msgspec.json.decode(payload, type=Request)
-    except msgspec.MsgspecError as error:
-        return msgspec.json.encode({"error": f"the request does not decode: {error}"})
-    if request.command != "show":
-        return msgspec.json.encode({"error": f"unknown command {request.command[:40]!r}"})
-    return msgspec.json.encode(
-        {
-            "sites": [
-                {
-                    "path": key,
-                    "suspended_seconds": max(0.0, memory.suspended_until - trio.current_time()),
-                    "failures": memory.failures,
-                    "served": memory.verdict.served,
-                    "pipelining": memory.verdict.inside.value,
-                    "across": memory.verdict.across.value,
-                    "chunking": memory.verdict.chunking.value,
-                }
-                for key, memory in parts.memory.items()
-            ],
-            "connections": len(parts.connections),
-            "actors": statistics(),
+class Desk:
+    """Where requests are answered."""
+
+    def __init__(self, parts: Parts, statistics: Statistics, peer: Peer) -> None:
+        self._parts = parts
+        self._statistics = statistics
+        self._peer = peer
+        self._known: dict[str, Callable[[Request], Awaitable[dict[str, Any]]]] = {
+            "show": self._show,
+            "explain": self._explain,
+            "forecast": self._forecast,
+            "changes": self._changes,
+            "signals": self._signals,
+            "pin": self._pin,
+            "unpin": self._unpin,
+            "reset": self._reset,
+            "lift": self._lift,
         }
-    )
+
+    def __repr__(self) -> str:
+        return f"<Desk for {', '.join(self._known)}>"
+
+    async def reply(self, payload: bytes) -> bytes:
+        """The JSON answer to one request."""
+        try:
+            request = msgspec.json.decode(payload, type=Request)
+        except msgspec.MsgspecError as error:
+            return _error(f"the request does not decode: {error}")
+        act = self._known.get(request.command)
+        if act is None:
+            return _error(f"unknown command {request.command[:40]!r}")
+        try:
+            answer = msgspec.json.encode(await act(request))
+        except Refused as refused:
+            return _error(str(refused))
+        except StorageError as error:  # a full disk must not cost more than this act
+            return _error(f"it could not be kept: {error}")
+        await self._tell_notes()
+        if len(answer) > PAYLOAD_OCTETS_MAX:
+            return _error(f"the answer has {len(answer):,} octets: more than the bus takes; ask for less")
+        return answer
+
+    async def end_pins(self) -> None:
+        """Take off the pins whose time is over, for ever."""
+        while True:
+            for pin in self._parts.controls.over(self._parts.clock.now()):
+                try:
+                    await self._parts.controls.remove(pin.path, pin.knob)
+                except StorageError as error:
+                    log.warning("a pin that is over could not be removed", path=pin.path, error=str(error))
+                    break
+                by = Author(pin.author, "its time is over")
+                operating.release(self._parts, pin.path, pin.knob, by, trio.current_time())
+                await self._tell_notes()
+            await trio.sleep(EXPIRE_SECONDS)
+
+    async def _tell_notes(self) -> None:
+        """Hand changes to the journal: no site may be awake to do it."""
+        notes = self._parts.notes
+        if not notes:
+            return
+        told = Note(list(notes))
+        notes.clear()
+        await self._peer("spooler").tell(told)
+
+    # --- questions -------------------------------------------------------------------------------------
+
+    async def _show(self, request: Request) -> dict[str, Any]:
+        parts, now = self._parts, trio.current_time()
+        rows, hidden = explaining.path_rows(parts, now)
+        return {
+            "sites": rows,
+            "sites_hidden": hidden,
+            "holds": [
+                explaining.hold_facts(hold, now) for hold in parts.holds.all(now)[: explaining.ROWS_MAX]
+            ],
+            "forecast": explaining.forecasts(parts, now),
+            "connections": len(parts.connections),
+            "actors": self._statistics(),
+        }
+
+    async def _forecast(self, request: Request) -> dict[str, Any]:
+        return explaining.forecasts(self._parts, trio.current_time())
+
+    async def _explain(self, request: Request) -> dict[str, Any]:
+        try:
+            domain = normalise_domain(request.address.rpartition("@")[2])
+        except AddressError as error:
+            raise Refused(f"{request.address[:200]!r}: {error}") from error
+        route = await self._route(domain)
+        return explaining.explain(self._parts, domain, route, request.campaign, trio.current_time())
+
+    async def _route(self, domain: str) -> Route | TransportFailure:
+        with trio.move_on_after(LOOKUP_SECONDS):
+            try:
+                found: Route | TransportFailure = await self._peer("resolver").ask(
+                    lambda answer: Lookup(domain, answer)
+                )
+                return found
+            except ActorDied as error:
+                raise Refused(f"the resolver has just restarted, ask again: {error}") from error
+        return TransportFailure(FailureKind.DNS, Verb.RESOLVE, f"no answer within {LOOKUP_SECONDS:g} s")
+
+    async def _changes(self, request: Request) -> dict[str, Any]:
+        key = operating.find_path(self._parts, request.path) if request.path else ""
+        limit = max(1, min(request.limit, CHANGES_MAX))
+        found = [one for one in self._parts.changes if not key or one.change.path == key]
+        names = ("path", "provider", "knob", "before", "after", "reason", "rule", "author", "campaign")
+        return {
+            "path": key,
+            "changes": [
+                {"at": one.at} | {name: getattr(one.change, name) for name in names} for one in found[-limit:]
+            ],
+        }
+
+    async def _signals(self, request: Request) -> dict[str, Any]:
+        """What the path's loop was told, for a replay; times are wall seconds."""
+        key = operating.find_path(self._parts, request.path)
+        memory = self._parts.memory.get(key)
+        if memory is None:
+            raise Refused(f"nothing has gone over {key} yet")
+        ahead = self._parts.clock.now() - trio.current_time()
+        start_connections, start_per_second = memory.governor.start
+        signals = [msgspec.structs.replace(each, at=each.at + ahead) for each in memory.governor.signals]
+        path = self._parts.paths.get(key)
+        hosts = () if path is None or path.route is None else path.route.hosts
+        site, _, domain = key.partition(">")[2].partition("/")
+        return {
+            "path": key,
+            "source": key.partition(">")[0],
+            "site": site,
+            "domain": domain,
+            "hosts": [host.name for host in hosts],
+            "provider": memory.provider.name,
+            "start_connections": start_connections,
+            "start_per_second": start_per_second if math.isfinite(start_per_second) else None,
+            "connections": str(memory.shaping.connections),
+            "rate": None if memory.shaping.rate is None else str(memory.shaping.rate),
+            "signals": signals,
+        }
+
+    # --- acts ------------------------------------------------------------------------------------------
+
+    async def _pin(self, request: Request) -> dict[str, Any]:
+        key, by = self._aim(request)
+        now = trio.current_time()
+        done = await operating.pin(self._parts, key, request.knob, request.value, request.seconds, by, now)
+        return {"done": done}
+
+    async def _unpin(self, request: Request) -> dict[str, Any]:
+        key, by = self._aim(request)
+        return {"done": await operating.unpin(self._parts, key, request.knob, by, trio.current_time())}
+
+    async def _reset(self, request: Request) -> dict[str, Any]:
+        key, by = self._aim(request)
+        return {"done": await operating.reset(self._parts, key, by, trio.current_time())}
+
+    async def _lift(self, request: Request) -> dict[str, Any]:
+        by, now = Author(request.author, request.reason), trio.current_time()
+        subject, value = request.subject, request.subject_value
+        return {"done": operating.lift(self._parts, request.path, subject, value, by, now)}
+
+    def _aim(self, request: Request) -> tuple[str, Author]:
+        by = Author(request.author, request.reason)
+        return operating.find_path(self._parts, request.path), by
+
+
+def _error(text: str) -> bytes:
+    return msgspec.json.encode({"error": text})

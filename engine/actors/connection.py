@@ -17,10 +17,12 @@ import structlog
 import trio
 
 from engine.actors.dialler import Dialler, Reached, located
+from engine.actors.feedback import Feedback
 from engine.actors.handover import settle_remains
 from engine.actors.holder import Holder
 from engine.actors.messages import ConnectionEnded, ConnectionReady, Settle, Sign, SignBatch, SignSlot, Want
 from engine.actors.parts import Parts
+from engine.actors.prepared import Prepared
 from engine.actors.transcript import Dispositions
 from engine.model.content import Content, MessageClass
 from engine.model.disposition import DelayReason, Disposition, Outcome
@@ -29,15 +31,11 @@ from engine.model.reply import FailureKind, Reply, TransportFailure, Verb
 from engine.mta.compose.errors import ContentError, RenderError
 from engine.mta.compose.message import Draft
 from engine.mta.net.addresses import is_public
-from engine.mta.net.session import Session, SessionError
+from engine.mta.net.network import Wire
+from engine.mta.net.session import SessionError
 from engine.mta.policy.lease import LeaseSize
 from engine.mta.proto.smtp_client import SmtpClient
-from engine.mta.proto.smtp_options import (
-    Closed,
-    Event,
-    Result,
-    Transaction,
-)
+from engine.mta.proto.smtp_options import Closed, Event, Result, ResultKind, Transaction
 from engine.mta.spool.api import LEASE_ENVELOPES_MAX
 from engine.runtime.dynamic import EndObserver
 from engine.runtime.mailbox import MailboxClosed
@@ -48,16 +46,17 @@ MAILBOX_CAPACITY = 8  # bells only
 SHUTDOWN_SECONDS = 15.0  # for the last replies; then open final dots are ambiguous
 PREPARED_AHEAD = 8  # messages composed beyond what the client took: one batch to send, one being signed
 PREPARE_BELOW = 4  # then up to PREPARED_AHEAD at once: composing one a round costs 20 us more (cold caches)
-IDLE_SECONDS = 5.0  # without work; a receiver would rather have its socket back
 SETTLE_COUNT = 32  # dispositions told at once
 SETTLE_SECONDS = 0.05
 DEADLINE_SLACK_SECONDS = 1.0  # moving a deadline costs 2 us: it moves once a second
+
+_FINAL_VERBS = frozenset({Verb.CONTENT, Verb.BDAT})  # what follows a whole message
 
 log = structlog.get_logger("connection")
 
 
 def connection(site: Any, holder: Holder, parts: Parts, peer: Callable[[str], Ref[Any]]) -> Start:
-    """A connection for `site` (its route, source, limits, memory are read as they stand)."""
+    """A connection for `site` (its route, source, memory are read as they stand)."""
 
     async def start(context: Context[Any], task_status: trio.TaskStatus[None]) -> None:
         task_status.started()
@@ -66,33 +65,18 @@ def connection(site: Any, holder: Holder, parts: Parts, peer: Callable[[str], Re
     return start
 
 
-def ended(parts: Parts, holder: Holder, site: Ref[Any], spooler: Ref[Any]) -> EndObserver:
-    """The observer of a connection: settles its remains, tells its site."""
+def ended(
+    parts: Parts, holder: Holder, site: Ref[Any], spooler: Ref[Any], leave: Callable[[], None]
+) -> EndObserver:
+    """The observer of a connection: gives up its place (`leave`), settles its remains, tells its site."""
 
     def observer(name: str, error: Exception | None) -> None:
+        leave()
         crashed = error is not None
         settle_remains(parts, holder, spooler, crashed=crashed, reason=DelayReason.CONNECTION_LOST)
         site.try_tell(ConnectionEnded(name, holder.reached, holder.served, holder.trouble, crashed))
 
     return observer
-
-
-class _Prepared:
-    """One composed message; `content` is there once its signatures are."""
-
-    __slots__ = ("content", "draft", "envelope", "lease_id", "octets", "slot")
-
-    def __init__(self, lease_id: int, envelope: Envelope, draft: Draft, slot: SignSlot | None) -> None:
-        self.lease_id = lease_id
-        self.envelope = envelope
-        self.draft = draft
-        self.slot = slot
-        self.octets = len(draft.unsigned)  # for the account of memory, signatures do not matter
-        self.content = draft.finish() if slot is None else b""
-
-    @property
-    def ready(self) -> bool:
-        return self.slot is None or not self.slot.missing
 
 
 class Connection:
@@ -108,8 +92,9 @@ class Connection:
     ) -> None:
         self._parts = parts
         self._holder = holder
-        self._limits = site.limits
         self._memory = site.memory
+        self._shaping = site.memory.shaping
+        self._feedback: Feedback = site.feedback
         self._route = site.route
         self._source = site.source
         self._site: Ref[Any] = site.ref
@@ -119,15 +104,17 @@ class Connection:
         self._mailbox = context.mailbox
         self._ref: Ref[Any] = context.ref
         self._stop = context.stop
-        self._prepared: deque[_Prepared] = deque()
+        self._prepared: deque[Prepared] = deque()
         self._open: dict[int, tuple[int, Envelope, float, int]] = {}  # lease, envelope, since, octets
-        self._done = Dispositions(parts, site.route.site, site.source.name)
+        self._done = Dispositions(
+            parts, site.route.site, site.source.name, self._shaping.retry, self._feedback
+        )
         self._settled_at = 0.0
         self._asked = False  # a Want is out
         self._answers = 0  # of the holder's, that we have seen
         self._lease = LeaseSize(LEASE_ENVELOPES_MAX)
         self._client: SmtpClient
-        self._session: Session
+        self._session: Wire
         self._scope = trio.CancelScope()
         self._deadline_verb: Verb | None = None
         self._deadline_fresh_until = 0.0
@@ -163,7 +150,7 @@ class Connection:
 
     async def _dial(self) -> Reached | Reply | TransportFailure | None:
         """A stop cuts it short: nothing is on the wire yet that anybody would wait for."""
-        dialler = Dialler(self._parts, self._memory, self._limits, self._source, self._stop)
+        dialler = Dialler(self._parts, self._memory, self._source, self._stop)
         reached: Reached | Reply | TransportFailure | None = None
         try:
             async with trio.open_nursery() as nursery:
@@ -280,7 +267,12 @@ class Connection:
     def _set_deadline(self, verb: Verb, now: float) -> None:
         """Move the scope's deadline; in the same verb that is done once in DEADLINE_SLACK_SECONDS."""
         waiting = self._client.time_limit
-        seconds = IDLE_SECONDS if waiting is None else waiting[1]
+        if waiting is None:
+            seconds = self._shaping.idle_timeout_seconds
+        elif verb in _FINAL_VERBS:
+            seconds = self._shaping.final_timeout_seconds or waiting[1]
+        else:
+            seconds = self._shaping.reply_timeout_seconds or waiting[1]
         self._deadline_verb = verb
         self._deadline_fresh_until = now + DEADLINE_SLACK_SECONDS
         self._scope.deadline = now + seconds
@@ -320,7 +312,7 @@ class Connection:
                 slot = SignSlot([(item.key, item.digest) for item in draft.digests], self._ref, batch)
                 slots.append(slot)
             self._parts.prepared_octets += len(draft.unsigned)
-            prepared.append(_Prepared(lease_id, envelope, draft, slot))
+            prepared.append(Prepared(lease_id, envelope, draft, slot))
         if slots:
             await self._signers.tell(Sign(slots))
 
@@ -380,17 +372,27 @@ class Connection:
 
     def _handle(self, events: list[Event]) -> None:
         blame = True
+        count, seconds, campaign = 0, 0.0, 0
         for event in events:
             if isinstance(event, Result):
                 lease_id, envelope, since, octets = self._open.pop(event.key)
                 self._parts.prepared_octets -= octets
                 unsent = self._done.add_result(lease_id, envelope, event, self._now - since, blame=blame)
+                if event.kind is ResultKind.DELIVERED:
+                    if count and envelope.campaign != campaign:
+                        self._feedback.delivered(self._now, campaign, count, seconds)
+                        count, seconds = 0, 0.0
+                    campaign = envelope.campaign
+                    count += 1
+                    seconds += self._now - since
                 self._holder.drop(event.key)  # after it: until then the holder answers for it
                 blame = False  # one attempt is counted of a lost connection, not one for all behind it
                 if not unsent:
                     self._holder.served += 1
             elif isinstance(event, Closed):
                 self._closed = event
+        if count:
+            self._feedback.delivered(self._now, campaign, count, seconds)
 
     def _return_unsent(self) -> None:
         """What never reached the client goes back; its lease ends."""
@@ -437,4 +439,4 @@ class Connection:
 
 def needs_one_click(content: Content) -> bool:
     """Bulk mail that nobody could unsubscribe from (RFC 8058 is a promise of this engine)."""
-    return content.message_class is MessageClass.BULK and not content.unsubscribe_host
+    return content.message_class is not MessageClass.TRANSACTIONAL and not content.unsubscribe_host

@@ -1,22 +1,22 @@
 """From a route to a peer that is Ready: hosts in trial order, TCP, banner, EHLO, STARTTLS, AUTH.
 
 Decides which host and address is tried next, and whether TLS is tried (a host whose opportunistic TLS
-broke is met in clear for an hour; `required` never falls back). Touches: sockets. Every trouble is a
+broke is met in clear for an hour; `required` never falls back). Touches: the network. Every trouble is a
 value; the last one is what the caller gets when nobody was Ready. Holds no envelopes.
 """
 
 import trio
 from msgspec import Struct
 
-from engine.actors.parts import Parts, SiteMemory
-from engine.config.tables import TlsPolicy
+from engine.actors.memory import PathMemory
+from engine.actors.parts import Parts
+from engine.config.shaping import TlsPolicy
 from engine.model.egress import MxHost, Source
 from engine.model.reply import FailureKind, Reply, TransportFailure, Verb
-from engine.mta.net.dial import dial
 from engine.mta.net.mx import Route, trial_order
-from engine.mta.net.session import Session, SessionError
+from engine.mta.net.network import Wire
+from engine.mta.net.session import SessionError
 from engine.mta.net.tls import opportunistic_context
-from engine.mta.policy.site import SiteLimits
 from engine.mta.proto.smtp_client import SmtpClient
 from engine.mta.proto.smtp_options import ClientOptions, Closed, Event, Ready, SessionFailed, StartTls, TlsUse
 
@@ -36,19 +36,17 @@ class Reached(Struct, frozen=True):
 
     host: MxHost
     address: str
-    session: Session
+    session: Wire
     client: SmtpClient
 
 
 class Dialler:
     """Connects once. `memory` learns whose TLS is broken."""
 
-    def __init__(
-        self, parts: Parts, memory: SiteMemory, limits: SiteLimits, source: Source, stop: trio.Event
-    ) -> None:
+    def __init__(self, parts: Parts, memory: PathMemory, source: Source, stop: trio.Event) -> None:
         self._parts = parts
         self._memory = memory
-        self._limits = limits
+        self._shaping = memory.shaping
         self._source = source
         self._stop = stop
 
@@ -77,25 +75,26 @@ class Dialler:
         )
 
     def _tls_use(self, host: MxHost) -> TlsUse:
-        use = _TLS_USE[self._limits.tls]
+        use = _TLS_USE[self._shaping.tls]
         broken = self._memory.tls_broken_until.get(host.name, 0.0) > trio.current_time()
         return TlsUse.NEVER if broken and use is TlsUse.OPPORTUNISTIC else use
 
     async def _try(self, host: MxHost, address: str, use: TlsUse) -> Reached | Reply | TransportFailure:
         """One dial and handshake."""
-        dialled = await dial(self._source, address, host.port, self._limits.connect_timeout_seconds)
-        if isinstance(dialled, TransportFailure):
-            return dialled
-        session = Session(dialled)
+        session = await self._parts.network.dial(
+            self._source, address, host.port, self._shaping.connect_timeout_seconds
+        )
+        if isinstance(session, TransportFailure):
+            return session
         client = SmtpClient(
             ClientOptions(
                 ehlo_name=self._source.ehlo_name,
                 tls=use,
                 credentials=self._parts.credentials,
                 verdict=self._memory.verdict,
-                pipelining=self._limits.pipelining,
-                chunking=self._limits.chunking,
-                messages_max=self._limits.messages_per_connection,
+                pipelining=self._shaping.pipelining,
+                chunking=self._shaping.chunking,
+                messages_max=self._shaping.messages_per_connection,
             )
         )
         trouble: Reply | TransportFailure | None = TransportFailure(FailureKind.STOPPED, Verb.EHLO)
@@ -107,7 +106,7 @@ class Dialler:
         return Reached(host, address, session, client) if trouble is None else trouble
 
     async def _shake_hands(
-        self, session: Session, client: SmtpClient, name: str
+        self, session: Wire, client: SmtpClient, name: str
     ) -> Reply | TransportFailure | None:
         """None = Ready."""
         while True:

@@ -24,10 +24,10 @@ from engine.actors.messages import (
     Unroutable,
 )
 from engine.actors.parts import Parts
+from engine.actors.path import NO_ROUTE
 from engine.model.disposition import Outcome
 from engine.model.reply import TransportFailure
 from engine.mta.net.mx import Route
-from engine.mta.policy.classify import judge_failure
 from engine.mta.spool.api import LEASE_ENVELOPES_MAX
 from engine.runtime.spec import Context, Start
 from engine.runtime.ticking import batch_within
@@ -39,7 +39,7 @@ IDLE_SECONDS = 2.0  # without an offer or a lease this long, it ends
 
 def path_key(domain: str) -> str:
     """The name under which the scheduler knows a domain without a route."""
-    return f"!{domain}"
+    return f"{NO_ROUTE}{domain}"
 
 
 def domain(parts: Parts, name: str, peer: Any) -> Start:
@@ -62,7 +62,7 @@ def domain(parts: Parts, name: str, peer: Any) -> Start:
 async def _settle_all(
     parts: Parts, name: str, peer: Any, context: Context[Any], holder: Holder, failure: TransportFailure
 ) -> None:
-    verdict = judge_failure(failure)
+    verdict = parts.judge.failure(failure)
     bouncing = verdict.outcome is Outcome.BOUNCED
     key = path_key(name)
     places = PLACES_BOUNCING if bouncing else PLACES_DEFERRING

@@ -15,7 +15,6 @@ from engine.actors.parts import Parts
 from engine.config.tables import AmbiguousPolicy
 from engine.model.disposition import DelayReason, Disposition, Outcome
 from engine.model.reply import TransportFailure
-from engine.mta.policy.classify import judge_failure
 from engine.mta.policy.retry import retry_at
 from engine.runtime.ref import Ref
 
@@ -46,7 +45,7 @@ def settle_remains(
 
 def judge_granted(parts: Parts, holder: Holder, failure: TransportFailure, site: str = "") -> Any:
     """Settle everything granted to `holder` by a failure that holds for all of it."""
-    verdict = judge_failure(failure)
+    verdict = parts.judge.failure(failure)
     now = parts.clock.now()
     by_lease: dict[int, list[Disposition]] = {}
     while holder.granted:
@@ -72,6 +71,7 @@ def judge_granted(parts: Parts, holder: Holder, failure: TransportFailure, site:
                 verdict.rule,
                 due,
                 site,
+                category=verdict.category.value,
             )
         )
     return list(by_lease.items())

@@ -14,6 +14,7 @@ from engine.actors.holder import Holder
 from engine.model.content import Content
 from engine.model.disposition import Disposition
 from engine.model.envelope import Chunk
+from engine.model.event import Event
 from engine.model.reply import Reply, TransportFailure
 from engine.mta.net.mx import Route
 from engine.mta.spool.api import Acceptance, QueueEntry
@@ -51,6 +52,12 @@ class Settle(Struct, frozen=True):
     batches: Sequence[tuple[int, Sequence[Disposition]]]
 
 
+class Note(Struct, frozen=True):
+    """Events of the engine itself, for the journal."""
+
+    events: Sequence[Event]
+
+
 class Flush(Struct, frozen=True):
     """Answered when everything told before is durable."""
 
@@ -81,11 +88,25 @@ class Leased(Struct, frozen=True):
 
 
 class Credit(Struct, frozen=True):
-    """A path has room for `places` more ids; it had received `seen` ids when it said so."""
+    """A path has room for `places` more ids; it had received `seen` ids when it said so.
+
+    Below 0, transactional mail has taken that many of the places that are kept for it.
+    """
 
     path: str
     places: int
     seen: int
+
+
+class GiveBack(Struct, frozen=True):
+    """A path has to rest: it gives these ids back, and takes no others before its next Credit.
+
+    `elsewhere`: another source may take them, and all that waits for this path.
+    """
+
+    path: str
+    ids: Sequence[int]
+    elsewhere: bool = False
 
 
 class Routed(Struct, frozen=True):
@@ -114,10 +135,14 @@ class Bell(Struct, frozen=True):
 
 
 class Offer(Struct, frozen=True):
-    """Ids that are now in the path's care. `exhausted`: nothing more waits for it at the moment."""
+    """Ids that are now in the path's care. `exhausted`: nothing more waits for it at the moment.
+
+    The first `urgent` of them are transactional mail.
+    """
 
     ids: "array[int]"
     exhausted: bool
+    urgent: int = 0
 
 
 class Want(Struct, frozen=True):

@@ -1,7 +1,7 @@
-"""What the actors of one engine share: configuration, stores, dynamic supervisors, memory of sites.
+"""What the actors of one engine share: configuration, rules, stores, dynamic supervisors, memory of paths.
 
 Made once by `engine.app` and outliving every actor, so that a crash of one loses nothing that another
-needs. No decisions here. `SiteMemory` is what is known of a site while no actor lives for it.
+needs. No decisions here.
 """
 
 import math
@@ -10,37 +10,56 @@ from collections import deque
 from collections.abc import Callable
 from itertools import count
 
+from msgspec import Struct
+
+from engine.actors.controls import Controls
+from engine.actors.memory import PathMemory, ProviderMemory
 from engine.actors.messages import Settle
+from engine.actors.path import Path
+from engine.actors.warming import DAY_SECONDS, WarmUpAccount
 from engine.bus.api import Bus
+from engine.config.replies import ReplyRules, load_reply_rules
 from engine.config.tables import Config
-from engine.model.content import Content
+from engine.model.content import Content, MessageClass
 from engine.model.egress import Source
+from engine.model.event import Adapted, Event
 from engine.mta.compose.errors import ContentError
 from engine.mta.compose.message import CompiledContent, compile_content
 from engine.mta.compose.token import TokenKeys
 from engine.mta.net.mx import Route
+from engine.mta.net.network import Network, SystemNetwork
 from engine.mta.net.resolver import Resolver
-from engine.mta.policy.throttle import Throttle
-from engine.mta.proto.smtp_options import Credentials, PipeliningVerdict
+from engine.mta.policy.breaker import Breaker
+from engine.mta.policy.classify import Judge
+from engine.mta.policy.holds import Holds
+from engine.mta.policy.shaping import shaping_rules, target_of
+from engine.mta.proto.smtp_options import Credentials
+from engine.mta.queue.scheduled import ScheduledQueues
 from engine.mta.spool.api import Spool
 from engine.runtime.clock import Clock
 from engine.runtime.dynamic import DynamicSupervisor
 from engine.storage import Committer, Space
 
 CONTENTS_COMPILED_MAX = 64  # campaigns in memory at a time; one is some 100 kB
+STANDINGS_MAX = 10_000  # campaigns whose class and workspace are remembered
+PATHS_KEPT_MAX = 20_000  # idle paths that are remembered; one is 3 kB, or up to 200 kB after hours of work
+NOTES_MAX = 10_000  # events that wait for the next look of a site
+CHANGES_KEPT = 1_000  # what an operator may look back at without reading events; 0.4 MB
 
 
-class SiteMemory:
-    """What outlives a site's actor: an idle site is this record."""
+class Standing(Struct, frozen=True):
+    """What a campaign's mail is to scheduling and reactions."""
 
-    __slots__ = ("failures", "suspended_until", "throttle", "tls_broken_until", "verdict")
+    message_class: MessageClass
+    workspace: str
+    sending_domain: str
 
-    def __init__(self, throttle: Throttle) -> None:
-        self.throttle = throttle
-        self.verdict = PipeliningVerdict()
-        self.failures = 0  # connections in a row that never became ready
-        self.suspended_until = 0.0  # monotonic seconds
-        self.tls_broken_until: dict[str, float] = {}  # host name -> monotonic seconds
+
+class Noted(Struct, frozen=True):
+    """A change, and when it was (wall seconds)."""
+
+    at: float
+    change: Adapted
 
 
 class Parts:
@@ -62,6 +81,8 @@ class Parts:
         static_route: Callable[[], "Route | None"],
         credentials: Credentials | None = None,
         dice: random.Random | None = None,
+        network: Network | None = None,
+        replies: ReplyRules | None = None,
     ) -> None:
         self.config = config
         self.clock = clock
@@ -76,6 +97,7 @@ class Parts:
         self.static_route = static_route
         self.credentials = credentials
         self.dice = dice or random.Random()  # noqa: S311 - spreads retries, guards nothing
+        self.network = network or SystemNetwork()
         self.connections = DynamicSupervisor(
             "connections",
             children_max=config.engine.connections_max,
@@ -88,10 +110,101 @@ class Parts:
         self.domains = DynamicSupervisor("domains", children_max=DOMAINS_MAX, clock=clock)
         self.ended: deque[tuple[str, str]] = deque()  # kind and name of what the scheduler started
         self.unsettled: dict[int, Settle] = {}  # by id(): in the spooler's hands or for them, not durable yet
-        self.memory: dict[str, SiteMemory] = {}
+        self.shaping = shaping_rules(config)
+        self.ruled_domains = frozenset(  # recipient domains that have a path of their own
+            target_of(rule)[1] for layer in self.shaping.layers for rule in layer.rules if rule.domain
+        )
+        self.judge = Judge(replies or load_reply_rules())
+        self.holds = Holds()
+        self.queues = ScheduledQueues()  # the scheduler's, like `paths`: others only look
+        self.paths: dict[str, Path] = {}
+        self.controls = Controls(bus)
+        self.memory: dict[str, PathMemory] = {}  # by path
+        self.providers: dict[tuple[str, str], ProviderMemory] = {}  # by provider and source
+        self.breakers: dict[str, Breaker] = {}  # by provider
+        self.notes: deque[Event] = deque(maxlen=NOTES_MAX)  # of the control loop, for the journal
+        self.changes: deque[Noted] = deque(maxlen=CHANGES_KEPT)
+        self._standings: dict[int, Standing] = {}
+        self._warm_ups: dict[tuple[str, str], WarmUpAccount] = {}
         self.prepared_octets = 0
         self.connection_numbers = count(1)  # a name is never used twice, whatever restarts
         self._contents: dict[int, CompiledContent] = {}
+
+    def note(self, event: Adapted) -> None:
+        """Keep a change for the journal, where the next site that looks hands it on, and for who asks."""
+        self.notes.append(event)
+        self.changes.append(Noted(self.clock.now(), event))
+
+    def path(self, key: str, route: Route, source: Source, domain: str, now: float) -> PathMemory:
+        """What is known of a path, made where nothing is. `domain` where it has rules of its own."""
+        memory = self.memory.get(key)
+        if memory is not None:
+            return memory
+        if len(self.memory) >= PATHS_KEPT_MAX:
+            self._forget_a_path(now)
+        shaping = self.shaping.path(source.name, route.site, [host.name for host in route.hosts], domain)
+        name = self.provider_name(route, domain)
+        provider = self.providers.get((name, source.name))
+        if provider is None:
+            breaker = self.breakers.get(name)
+            if breaker is None:
+                breaker = self.breakers[name] = Breaker(now)
+            provider = self.providers[name, source.name] = ProviderMemory(
+                name, source.name, shaping, breaker, now
+            )
+            provider.warmup = self.warm_up(name, source)
+        own_relay = self.static_route() is not None
+        memory = self.memory[key] = PathMemory(key, shaping, provider, self.note, now, hasty=own_relay)
+        self.controls.apply(memory, now, self.clock.now())
+        return memory
+
+    def warm_up(self, provider: str, source: Source) -> WarmUpAccount | None:
+        """The warm-up of a source at a provider, where it has a plan."""
+        plan = self.shaping.warm_up(source.name, provider)
+        if plan is None:
+            return None
+        account = self._warm_ups.get((provider, source.name))
+        if account is None:
+            account = self._warm_ups[provider, source.name] = WarmUpAccount(
+                self.bus, plan, source.name, provider, lambda: int(self.clock.now() // DAY_SECONDS)
+            )
+        return account
+
+    def source_for(self, domain: str, provider: str) -> Source:
+        """The same source for a domain every time: greylisting wants the same tuple again.
+
+        One whose warm-up quota at this provider is used up gives way to the next one, if its plan says so.
+        """
+        first = sum(domain.encode()) % len(self.sources)
+        for turn in range(len(self.sources)):
+            source = self.sources[(first + turn) % len(self.sources)]
+            account = self.warm_up(provider, source)
+            if account is None or not (account.overflow and account.exhausted):
+                return source
+        return self.sources[first]
+
+    def provider_name(self, route: Route, domain: str) -> str:
+        """The provider behind a route; a site of nobody that is known is its own."""
+        return self.shaping.provider_of([host.name for host in route.hosts], domain) or route.site
+
+    def _forget_a_path(self, now: float) -> None:
+        """Make room: the longest known path that no actor serves and that does not rest."""
+        for key, memory in self.memory.items():
+            if key not in self.sites and not memory.rest(now)[0]:
+                del self.memory[key]
+                return
+
+    def standing(self, campaign: int) -> Standing:
+        found = self._standings.get(campaign)
+        if found is None:
+            content = self.spool.content(campaign)
+            if content is None:
+                return Standing(MessageClass.BULK, "", "")
+            if len(self._standings) >= STANDINGS_MAX:
+                self._standings.pop(next(iter(self._standings)))
+            domain = content.sending_domain or content.return_path_domain
+            found = self._standings[campaign] = Standing(content.message_class, content.workspace, domain)
+        return found
 
     def compiled(self, campaign: int) -> CompiledContent:
         """The compiled content of a campaign. Raises ContentError when it has none or it does not compile."""

@@ -1,10 +1,11 @@
 """Which envelopes are released to which path, and when: the pull side of the engine.
 
 Holds the scheduled queues (packed ids), the routes of domains, and for each path (a site over an
-egress source, or a domain without a route) a heap of queues ordered by their first id. A path says
-how much it has room for; ids go out in acceptance order, transactional classes first, within the
-active set (`active_set_max` in all, a tenth kept for transactional). Ids are in the path's care until
-the spooler leased them; a path that ends gives its ids back.
+egress source, or a domain without a route) what waits for it (`queue.fair`: transactional mail first,
+then weighted shares of workspaces and campaigns, each in acceptance order). A path says how much it has
+room for; transactional mail has places of its own beyond that, and a tenth of the active set
+(`active_set_max`). Ids are in the path's care until the spooler leased them; a path that ends or has to
+rest gives its ids back.
 
 Decides: releases, look-ups, retries of postponed domains. Touches: no disk but the scan at its start.
 On crash: rebuilt from the spool; an id that is queued twice then is leased once, since the spool
@@ -13,11 +14,12 @@ leaves out what is leased or gone.
 
 import heapq
 from array import array
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import structlog
 import trio
+from msgspec import Struct
 
 from engine.actors import domain as domain_actor
 from engine.actors import site as site_actor
@@ -26,6 +28,7 @@ from engine.actors.messages import (
     Accepted,
     Bell,
     Credit,
+    GiveBack,
     Leased,
     NewRoute,
     Offer,
@@ -34,9 +37,11 @@ from engine.actors.messages import (
     Unroutable,
 )
 from engine.actors.parts import Parts
+from engine.actors.path import Path, path_key
 from engine.model.content import MessageClass
-from engine.model.egress import Source
 from engine.mta.net.mx import Route
+from engine.mta.policy.flow_limits import FlowLimits
+from engine.mta.queue.fair import BULK, DEFAULT, TRANSACTIONAL, FairQueue, Flow
 from engine.mta.queue.scheduled import ScheduledQueue, ScheduledQueues
 from engine.runtime.dynamic import ChildExists, NotRunning, TooManyChildren
 from engine.runtime.ref import Ref
@@ -45,8 +50,14 @@ from engine.runtime.ticking import batch_within
 
 MESSAGES_PER_PASS = 256
 TICK_SECONDS = 0.5
+FLOW_SECONDS = 0.1  # how often a flow that is at its own rate is looked at
 SCAN_PAGE = 20_000  # envelopes per read transaction at start: 30 ms of the loop
 TRANSACTIONAL_SHARE = 0.1  # of the active set, kept for transactional classes
+RANKS = {
+    MessageClass.TRANSACTIONAL: TRANSACTIONAL,
+    MessageClass.DEFAULT: DEFAULT,
+    MessageClass.BULK: BULK,
+}
 ROUTES_KEPT_MAX = 200_000  # idle domains' routes; about 300 octets each
 
 log = structlog.get_logger("scheduler")
@@ -57,22 +68,6 @@ def scheduler(parts: Parts) -> Start:
         await Scheduler(parts, context).live(task_status)
 
     return start
-
-
-class _Path:
-    """One path as the scheduler sees it."""
-
-    __slots__ = ("credit", "heap", "key", "offered", "ref", "released", "route", "source")
-
-    def __init__(self, key: str, ref: Ref[Any] | None, route: Route | None, source: Source | None) -> None:
-        self.key = key
-        self.ref = ref
-        self.route = route
-        self.source = source
-        self.credit = 0
-        self.offered = 0
-        self.heap: list[tuple[int, int, int, ScheduledQueue]] = []  # rank, first id, tie-breaker
-        self.released: dict[int, tuple[int, str]] = {}  # id -> campaign, domain
 
 
 class _KnownRoute:
@@ -91,10 +86,11 @@ class Scheduler:
         self._mailbox = context.mailbox
         self._ref: Ref[Any] = context.ref
         self._peer = context.peer
-        self._queues = ScheduledQueues()
-        self._paths: dict[str, _Path] = {}
+        self._queues = parts.queues = ScheduledQueues()
+        self._paths = parts.paths
+        self._paths.clear()
         self._routes: dict[str, _KnownRoute] = {}
-        self._lookups: list[tuple[int, str]] = []  # first id, domain: waits for a look-up
+        self._lookups: list[tuple[int, int, str]] = []  # rank, first id, domain: waits for a look-up
         self._looking: set[str] = set()  # waits for or is in a look-up
         self._looking_up = 0
         self._postponed: list[tuple[float, str]] = []
@@ -102,9 +98,11 @@ class Scheduler:
         self._ended = parts.ended  # kind, name: filled by observers, those of our last incarnation too
         self._ended.clear()
         self._dirty: dict[str, None] = {}
-        self._ranks: dict[int, int] = {}
+        self._standings: dict[int, _Standing] = {}
+        self._limits = FlowLimits(parts.shaping)
+        self._waiting_for_time: dict[str, None] = {}  # paths with a flow that is held, or at its rate
+        self._look_again_at = 0.0
         self._active = 0
-        self._ticket = 0
         self._active_max = parts.config.engine.active_set_max
         self._bulk_max = int(self._active_max * (1 - TRANSACTIONAL_SHARE))
 
@@ -114,12 +112,16 @@ class Scheduler:
     async def live(self, task_status: trio.TaskStatus[None]) -> None:
         await self._rebuild()
         task_status.started()
-        while (batch := await batch_within(self._mailbox, MESSAGES_PER_PASS, TICK_SECONDS)) is not None:
+        while (batch := await batch_within(self._mailbox, MESSAGES_PER_PASS, self._patience)) is not None:
             for message in batch:
                 self._take(message)
             self._reap()
             self._tick()
             self._serve()
+
+    @property
+    def _patience(self) -> float:
+        return FLOW_SECONDS if self._waiting_for_time and self._limits.any else TICK_SECONDS
 
     async def _rebuild(self) -> None:
         after = 0
@@ -150,6 +152,8 @@ class Scheduler:
                         self._dirty[key] = None
             case Credit():
                 self._credit(message)
+            case GiveBack():
+                self._given_back(message)
             case Routed():
                 self._routed(message.domain, message.route)
             case Unroutable():
@@ -171,20 +175,29 @@ class Scheduler:
             self._push(self._paths[known.path], queue)
         elif queue.domain not in self._looking:
             self._looking.add(queue.domain)
-            heapq.heappush(self._lookups, (queue.first, queue.domain))
+            rank = self._standing(queue.campaign).rank
+            heapq.heappush(self._lookups, (rank, queue.first, queue.domain))
 
-    def _push(self, path: _Path, queue: ScheduledQueue) -> None:
-        self._ticket += 1
-        heapq.heappush(path.heap, (self._rank(queue.campaign), queue.first, self._ticket, queue))
+    def _push(self, path: Path, queue: ScheduledQueue) -> None:
+        standing = self._standing(queue.campaign)
+        path.waiting.push(
+            queue, standing.rank, standing.workspace, standing.workspace_weight, standing.campaign_weight
+        )
         self._dirty[path.key] = None
 
-    def _rank(self, campaign: int) -> int:
-        rank = self._ranks.get(campaign)
-        if rank is None:
-            content = self._parts.spool.content(campaign)
-            bulk = content is None or content.message_class is MessageClass.BULK
-            rank = self._ranks[campaign] = 1 if bulk else 0
-        return rank
+    def _standing(self, campaign: int) -> "_Standing":
+        found = self._standings.get(campaign)
+        if found is None:
+            known = self._parts.standing(campaign)
+            weights = self._parts.shaping.flow(known.workspace, campaign, "")
+            found = self._standings[campaign] = _Standing(
+                RANKS[known.message_class],
+                known.workspace,
+                known.sending_domain,
+                weights.weight_workspace,
+                weights.weight_campaign,
+            )
+        return found
 
     def _credit(self, message: Credit) -> None:
         path = self._paths.get(message.path)
@@ -193,38 +206,48 @@ class Scheduler:
             if ref is None:
                 return
             if path is None:
-                path = self._paths[message.path] = _Path(message.path, ref, None, None)
+                path = self._paths[message.path] = Path(message.path, ref)
             path.ref = ref
             path.offered = message.seen
-        path.credit = max(0, message.places - (path.offered - message.seen))
+        path.credit = message.places - (path.offered - message.seen)
         self._dirty[message.path] = None
+
+    def _given_back(self, message: GiveBack) -> None:
+        """A path has to rest: its ids wait here, and are not offered before it has credit again."""
+        path = self._paths.get(message.path)
+        if path is None:
+            return
+        path.close()
+        self._take_back(path, message.ids)
+        if message.elsewhere and path.route is not None and len(self._parts.sources) > 1:
+            waiting, path.waiting = path.waiting, FairQueue()
+            for domain in {queue.domain for flow in waiting.flows() for queue in flow.queues()}:
+                self._routed(domain, path.route)
 
     # --- routes ----------------------------------------------------------------------------------------
 
     def _routed(self, domain: str, route: Route) -> None:
         self._looking.discard(domain)
-        source = self._source(domain)
-        key = site_actor.path_key(source, route.site)
+        provider = self._parts.provider_name(route, domain)
+        source = self._parts.source_for(domain, provider)
+        lane = domain if domain in self._parts.ruled_domains else ""
+        key = path_key(source, route.site, lane)
         if len(self._routes) >= ROUTES_KEPT_MAX:
             self._routes.pop(next(iter(self._routes)))
         self._routes[domain] = _KnownRoute(key, trio.current_time() + route.ttl_seconds)
         path = self._paths.get(key)
         if path is None:
-            path = self._paths[key] = _Path(key, None, route, source)
+            path = self._paths[key] = Path(key, None, route, source, lane)
         elif path.route != route:
-            path.route, path.source = route, source
+            path.route, path.source, path.domain = route, source, lane
             if path.ref is not None:
                 path.ref.try_tell(NewRoute(route))
+        path.provider = provider
         for queue in self._queues.of_domain(domain):
             self._push(path, queue)
 
-    def _source(self, domain: str) -> Source:
-        """The same source for a domain every time: greylisting wants the same tuple again."""
-        sources = self._parts.sources
-        return sources[sum(domain.encode()) % len(sources)]
-
     def _unroutable(self, message: Unroutable) -> None:
-        path = _Path(message.path, message.ref, None, None)
+        path = Path(message.path, message.ref)
         path.credit = message.places
         self._paths[message.path] = path
         for queue in self._queues.of_domain(message.domain):
@@ -237,7 +260,7 @@ class Scheduler:
     def _look_up(self) -> None:
         limit = self._parts.config.engine.lookups_max
         while self._lookups and self._looking_up < limit:
-            _, domain = self._lookups[0]
+            _, _, domain = self._lookups[0]
             if not self._queues.of_domain(domain):
                 heapq.heappop(self._lookups)
                 self._looking.discard(domain)
@@ -271,7 +294,7 @@ class Scheduler:
                     path.ref = None
                     self._give_back(path)
                     self._dirty[name] = None
-                    if not path.heap:
+                    if not path.waiting:
                         del self._paths[name]
                         self._dirty.pop(name, None)
                 continue
@@ -281,21 +304,23 @@ class Scheduler:
             if path is not None:
                 self._give_back(path)
             if name not in self._postponed_names:
-                self._looking.discard(name)
                 known = self._routes.get(name)
-                if known is None or known.path not in self._paths:
+                if name in self._looking or known is None or known.path not in self._paths:
+                    self._looking.discard(name)  # it ended without a route, or with one that is gone
                     for queue in self._queues.of_domain(name):
                         self._place(queue)
 
-    def _give_back(self, path: _Path) -> None:
-        released, path.released = path.released, {}
-        self._active -= len(released)
-        path.credit = path.offered = 0
-        for spool_id, (campaign, domain) in released.items():
-            self._add(campaign, domain, spool_id)
+    def _give_back(self, path: Path) -> None:
+        path.close()
+        path.offered = 0
+        self._take_back(path, list(path.released))
 
     def _tick(self) -> None:
         now = trio.current_time()
+        if self._waiting_for_time and now >= self._look_again_at:
+            self._look_again_at = now + FLOW_SECONDS
+            self._dirty.update(self._waiting_for_time)
+            self._waiting_for_time.clear()
         while self._postponed and self._postponed[0][0] <= now:
             _, domain = heapq.heappop(self._postponed)
             self._postponed_names.discard(domain)
@@ -310,76 +335,105 @@ class Scheduler:
         """Release to every path that has work and room; start the sites that have work."""
         for key in list(self._dirty):
             path = self._paths.get(key)
-            if path is None or not path.heap:
+            if path is None or not path.waiting:
                 self._dirty.pop(key, None)
                 continue
             if path.ref is None and not self._start_site(path):
                 continue  # stays dirty: the tick tries again
-            if not path.credit:
+            if not path.open:
                 del self._dirty[key]
                 continue
             if self._release(path):
                 self._dirty.pop(key, None)
 
-    def _start_site(self, path: _Path) -> bool:
+    def _start_site(self, path: Path) -> bool:
         if path.route is None or path.source is None:
             return False
         try:
             path.ref = self._parts.sites.start_child(
                 path.key,
-                site_actor.site(self._parts, path.route, path.source, self._peer),
+                site_actor.site(self._parts, path.route, path.source, self._peer, path.domain),
                 mailbox_capacity=site_actor.MAILBOX_CAPACITY,
                 shutdown_seconds=site_actor.SHUTDOWN_SECONDS,
                 on_end=self._site_ended,
             )
         except (NotRunning, TooManyChildren, ChildExists):
             return False
-        path.credit = path.offered = 0
+        path.close()
+        path.offered = 0
         return True
 
-    def _release(self, path: _Path) -> bool:
+    def _release(self, path: Path) -> bool:
         """Offer ids up to the path's credit. False when the active set has no room: try again later."""
         ids = array("Q")
-        heap = path.heap
+        waiting, take = path.waiting, self._queues.take_until
         full = False
-        while path.credit > len(ids) and heap:
-            rank, _, _, queue = heap[0]
-            room = (self._active_max if rank == 0 else self._bulk_max) - self._active
-            if room <= 0:
-                full = True
-                break
-            if not len(queue):  # taken from elsewhere
-                heapq.heappop(heap)
-                continue
-            limit = min(path.credit - len(ids), room)
-            taken = self._queues.take_until(queue, limit, _next_first(heap))
-            ids.extend(taken)
-            self._active += len(taken)
-            for spool_id in taken:
-                path.released[spool_id] = (queue.campaign, queue.domain)
-            if len(queue):
-                self._ticket += 1
-                heapq.heapreplace(heap, (rank, queue.first, self._ticket, queue))
-            else:
-                heapq.heappop(heap)
+        before = len(path.released)  # an id that was queued twice counts once
+        if waiting.urgent:
+            room = self._active_max - self._active
+            full = room <= 0
+            waiting.take_urgent(min(path.credit + path.extra, room), take, ids, path.mark)
+        urgent = len(ids)
+        if waiting.ordinary and path.credit > urgent:
+            room = self._bulk_max - self._active - (len(path.released) - before)
+            full = full or room <= 0
+            limit = min(path.credit - urgent, room)
+            waiting.take(limit, take, ids, path.mark, self._allowance(path))
+        self._active += len(path.released) - before
         if ids:
             path.credit -= len(ids)
             path.offered += len(ids)
             assert path.ref is not None
-            if not path.ref.try_tell(Offer(ids, not heap)):
+            if not path.ref.try_tell(Offer(ids, not waiting, urgent)):
                 path.offered -= len(ids)
                 self._take_back(path, ids)
         return not full
 
-    def _take_back(self, path: _Path, ids: Iterable[int]) -> None:
-        for spool_id in ids:
-            campaign, domain = path.released.pop(spool_id)
-            self._active -= 1
-            self._add(campaign, domain, spool_id)
+    def _allowance(self, path: Path) -> Callable[[Flow, int], int] | None:
+        """What each flow may release to this path now; None when nothing limits any."""
+        holds, limits = self._parts.holds, self._limits
+        if not holds and not limits.any:
+            return None
+        now = trio.current_time()
+
+        def allowed(flow: Flow, wanted: int) -> int:
+            standing = self._standing(flow.campaign)
+            held = holds.of(path.provider, flow.workspace, flow.campaign, standing.sending_domain, now)
+            there = max(1, _waiting(flow, wanted)) if limits.any else wanted  # no more than it can use
+            count = 0 if held else limits.take(now, path.provider, flow.workspace, flow.campaign, there)
+            if count < there:
+                self._waiting_for_time[path.key] = None
+            return count
+
+        return allowed
+
+    def _take_back(self, path: Path, ids: Iterable[int]) -> None:
+        """To the front again, as far as the queues can: oldest first where nothing waits, else last."""
+        groups: dict[tuple[int, str], list[int]] = {}
+        for spool_id in sorted({spool_id for spool_id in ids if spool_id in path.released}):
+            groups.setdefault(path.released.pop(spool_id), []).append(spool_id)
+        for (campaign, domain), group in groups.items():
+            self._active -= len(group)
+            waits = any(queue.campaign == campaign for queue in self._queues.of_domain(domain))
+            for spool_id in reversed(group) if waits else group:
+                self._add(campaign, domain, spool_id)
 
 
-def _next_first(heap: list[tuple[int, int, int, ScheduledQueue]]) -> int:
-    """The first id of the queue that comes after the heap's top, in its class."""
-    rank = heap[0][0]
-    following = [item[1] for item in heap[1:3] if item[0] == rank]
-    return min(following) if following else 2**64 - 1
+def _waiting(flow: Flow, most: int) -> int:
+    """How many ids wait in a flow, counted up to `most`."""
+    count = 0
+    for queue in flow.queues():
+        count += len(queue)
+        if count >= most:
+            return most
+    return count
+
+
+class _Standing(Struct, frozen=True):
+    """What a campaign's mail is to the scheduler."""
+
+    rank: int
+    workspace: str
+    sending_domain: str
+    workspace_weight: float
+    campaign_weight: float

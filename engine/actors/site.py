@@ -1,20 +1,23 @@
 """The ready queue and connections of one egress path (a site over a source).
 
-Decides when to open a connection, what each may take (shares of what is ready, within the rate; the
-token is taken at lease), when the path is suspended, and how much room the scheduler has. Touches:
-its connections, scheduler, spooler. On crash: its ids go back to the scheduler, which kept them; its
+Decides when to open a connection, what each may take (shares of what is ready, transactional mail
+first, within rate, window and warm-up, which `memory` keeps; the token is taken at lease), when the path
+rests, and how much room the scheduler has. A path that rests gives its ids back. Touches: its
+connections, scheduler, spooler. On crash: its ids go back to the scheduler, which kept them; its
 connections finish what they hold and settle by themselves, since they are no children of it.
 """
 
 import math
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import structlog
 import trio
 
 from engine.actors import connection as connection_actor
+from engine.actors.feedback import Feedback
 from engine.actors.handover import judge_granted, settle_remains
 from engine.actors.holder import Holder
 from engine.actors.messages import (
@@ -22,19 +25,20 @@ from engine.actors.messages import (
     ConnectionEnded,
     ConnectionReady,
     Credit,
+    GiveBack,
     LeaseFor,
     NewRoute,
+    Note,
     Offer,
     OrderLeases,
     Settle,
     Want,
 )
-from engine.actors.parts import Parts, SiteMemory
+from engine.actors.parts import Parts
+from engine.actors.warming import DAY_SECONDS
 from engine.model.egress import Source
 from engine.model.reply import FailureKind, Reply, TransportFailure, Verb
 from engine.mta.net.mx import Route
-from engine.mta.policy.site import SiteLimits, site_limits
-from engine.mta.policy.throttle import Throttle
 from engine.mta.spool.api import LEASE_ENVELOPES_MAX
 from engine.runtime.dynamic import ChildExists, NotRunning, TooManyChildren
 from engine.runtime.ref import Ref
@@ -48,33 +52,30 @@ READY_MAX = 1_000  # architecture 4: places at most
 READY_SECONDS = 2.0  # places for so many seconds of its rate
 TICK_SECONDS = 0.5
 LINGER_SECONDS = 3.0  # idle this long without connections, it becomes a record
+REST_GIVES_BACK_SECONDS = 3.0  # a rest this long empties the ready queue; a shorter one is waited for
 PER_CONNECTION_READY = 10  # ready envelopes that are worth one more connection
 SUSPEND_SECONDS_MAX = 600.0
 CRASH_PAUSE_SECONDS = 1.0
+_BROKEN = frozenset({FailureKind.CLOSED, FailureKind.TIMEOUT, FailureKind.PROTOCOL})
 
 log = structlog.get_logger("site")
 
 Peer = Callable[[str], Ref[Any]]
 
 
-def path_key(source: Source, site: str) -> str:
-    """The name of an egress path."""
-    return f"{source.name}>{site}"
-
-
-def site(parts: Parts, route: Route, source: Source, peer: Peer) -> Start:
+def site(parts: Parts, route: Route, source: Source, peer: Peer, domain: str = "") -> Start:
     async def start(context: Context[Any], task_status: trio.TaskStatus[None]) -> None:
-        actor = Site(parts, route, source, peer, context)
+        actor = Site(parts, route, source, peer, context, domain)
         task_status.started()
         await actor.live()
 
     return start
 
 
-def connections_wanted(ready: int, leased: int, open_now: int, limits: SiteLimits) -> int:
+def connections_wanted(ready: int, leased: int, open_now: int, most: int) -> int:
     """How many connections the work is worth; never doubles more than once per look."""
     worth = math.ceil((ready + leased) / PER_CONNECTION_READY)
-    return min(limits.connections, max(worth, 1 if ready else 0), max(2, open_now * 2))
+    return min(most, max(worth, 1 if ready else 0), max(2, open_now * 2))
 
 
 def suspension_seconds(failures: int, first: float) -> float:
@@ -94,9 +95,17 @@ class _Connection:
 
 
 class Site:
-    """One incarnation. Its memory of the peer (`SiteMemory`) outlives it."""
+    """One incarnation. Its memory of the peer (`PathMemory`) outlives it."""
 
-    def __init__(self, parts: Parts, route: Route, source: Source, peer: Peer, context: Context[Any]) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        route: Route,
+        source: Source,
+        peer: Peer,
+        context: Context[Any],
+        domain: str = "",
+    ) -> None:
         self.key = context.name
         self.route = route
         self.source = source
@@ -107,23 +116,18 @@ class Site:
         self._scheduler = peer("scheduler")
         self._spooler = peer("spooler")
         now = trio.current_time()
-        self.limits = site_limits(parts.config.engine.site, route.site, [host.name for host in route.hosts])
-        memory = parts.memory.get(self.key)
-        if memory is None:
-            memory = parts.memory[self.key] = SiteMemory(Throttle(self.limits.rate, now))
-        self.memory = memory
+        self.memory = parts.path(self.key, route, source, domain, now)
+        self.feedback = Feedback(parts, self.memory)
+        self.urgent: deque[int] = deque()  # transactional mail
         self.ready: deque[int] = deque()
         self.connections: dict[str, _Connection] = {}
-        self.places = READY_MAX
-        if self.limits.rate is not None:
-            per_second = self.limits.rate.count / self.limits.rate.seconds
-            self.places = max(1, min(READY_MAX, int(per_second * READY_SECONDS)))
         self._seen = 0
         self._exhausted = False
-        self._cap = self.limits.connections  # lower for a while after a refused extra connection
-        self._cap_until = 0.0
+        self._tick_at = now
+        self._throttled = False  # since the last tick something was ready and had to wait for its turn
         self._busy_at = now
         self._credit_at = 0.0
+        self._room_told = 0  # less what came since: as the scheduler sees it
         self._elders = parts.connections.names(f"{self.key}#")  # of an earlier incarnation: they count, too
         for name in self._elders:  # they would wait for work from a site that is no more
             parts.connections.ask_child_to_stop(name)
@@ -132,14 +136,33 @@ class Site:
 
     def __repr__(self) -> str:
         ready = sum(item.ready for item in self.connections.values())
-        wait = self.memory.suspended_until - trio.current_time()
-        state = f", suspended {wait:.1f} s" if wait > 0 else ""
-        throttled = self.memory.throttle.wait_seconds(trio.current_time())
+        now = trio.current_time()
+        until, why = self.memory.rest(now)
+        state = f", rests {until - now:.1f} s: {why}" if until else ""
+        throttled = self.memory.wait_seconds(now)
         rate = f", throttled {throttled:.1f} s" if throttled > 0 else ""
         return (
-            f"<Site {self.route.site} via {self.source.name}: {ready}/{self.limits.connections} connections, "
-            f"{len(self.ready)} ready{rate}{state}>"
+            f"<Site {self.route.site} via {self.source.name}: {ready}/{self.memory.governor.connections} "
+            f"connections, {len(self.urgent)} + {len(self.ready)} ready{rate}{state}>"
         )
+
+    @property
+    def places(self) -> int:
+        """How many ids may be ready here: a moment's work at the present rate."""
+        rate = self.memory.governor.rate_per_second
+        if rate is None:
+            return READY_MAX
+        return max(1, int(min(READY_MAX, rate * READY_SECONDS)))
+
+    @property
+    def _room(self) -> int:
+        """Below 0: so much transactional mail is here beyond the places."""
+        return self.places - len(self.urgent) - len(self.ready)
+
+    @property
+    def _disk_allows(self) -> bool:
+        space = self._parts.space
+        return space is None or space.level is not SpaceLevel.STOP_LEASING
 
     async def live(self) -> None:
         self._refusals.ref = self.ref
@@ -156,6 +179,7 @@ class Site:
                     return
             await self._finish()
         finally:
+            self.memory.provider.slots.content(self.key)  # nobody waits behind one that is no more
             settle_remains(self._parts, self._refusals, self._spooler, crashed=False)
 
     # --- messages --------------------------------------------------------------------------------------
@@ -163,8 +187,10 @@ class Site:
     def _take(self, message: object) -> None:
         match message:
             case Offer():
-                self.ready.extend(message.ids)
+                self.urgent.extend(message.ids[: message.urgent])
+                self.ready.extend(message.ids[message.urgent :])
                 self._seen += len(message.ids)
+                self._room_told -= len(message.ids)
                 self._exhausted = message.exhausted
                 self._busy_at = trio.current_time()
             case Want():
@@ -175,7 +201,7 @@ class Site:
                 connection = self.connections.get(message.connection)
                 if connection is not None:
                     connection.ready = True
-                self.memory.failures = 0
+                self.memory.let_in()
             case ConnectionEnded():
                 self._connection_ended(message)
             case NewRoute():
@@ -191,24 +217,35 @@ class Site:
         self._busy_at = now
         if message.crashed:
             if not message.reached:  # a bug while connecting must not spin
-                self.memory.suspended_until = max(self.memory.suspended_until, now + CRASH_PAUSE_SECONDS)
+                self.memory.suspend(now + CRASH_PAUSE_SECONDS, "its last connection crashed")
             return
         if message.trouble is None:
             return
+        ready = sum(item.ready for item in self.connections.values())
         if message.reached and message.served:
+            self._broken_off(message.trouble, ready)
             return
         # It never served anything: a refusal of the host, or a peer that hangs up on us.
-        if any(item.ready for item in self.connections.values()):
-            self._cap = max(1, len(self.connections))
-            self._cap_until = now + self._parts.config.engine.retry.first
-            return
-        if self.connections:
-            return  # others are still trying
+        verb = Verb.MAIL if message.reached else Verb.BANNER
+        self.feedback.not_served(message.trouble, verb, ready, self.route.hosts[0].name)
+        if ready or self.connections:
+            return  # the governor keeps to what stands, or others are still trying
         self.memory.failures += 1
-        rest = suspension_seconds(self.memory.failures, self._parts.config.engine.retry.first)
-        self.memory.suspended_until = now + rest
+        if self.memory.failures < self.memory.shaping.failures_max:
+            return
+        over = self.memory.failures - self.memory.shaping.failures_max + 1
+        rest = suspension_seconds(over, self.memory.shaping.retry.first)
+        why = f"no connection succeeded: {str(message.trouble)[:200]}"
+        self.memory.suspend(now + rest, why)
         self._refuse_ready(message.trouble)
-        log.info("site suspended", site=self.key, seconds=round(rest, 1), why=str(message.trouble)[:200])
+        log.info("site suspended", site=self.key, seconds=round(rest, 1), why=why)
+
+    def _broken_off(self, trouble: Reply | TransportFailure, ready: int) -> None:
+        """A session that had served ended early. A cap of the session (421 between messages) is none."""
+        if not isinstance(trouble, TransportFailure):
+            return
+        if trouble.kind in _BROKEN and trouble.verb is not Verb.IDLE:
+            self.feedback.closed(trouble, ready + 1)
 
     def _refuse_ready(self, trouble: Reply | TransportFailure) -> None:
         """Everything at hand had its attempt: lease it, and defer it when the lease is there."""
@@ -218,12 +255,12 @@ class Site:
             else TransportFailure(FailureKind.CLOSED, Verb.BANNER, str(trouble))
         )
         orders = []
-        while self.ready:
-            ids = [self.ready.popleft() for _ in range(min(len(self.ready), LEASE_ENVELOPES_MAX))]
+        urgent = len(self.urgent)
+        while waiting := len(self.urgent) + len(self.ready):
+            ids = [self._next_ready() for _ in range(min(waiting, LEASE_ENVELOPES_MAX))]
             orders.append(LeaseFor(self.key, self._refusals, ids))
         if orders and not self._spooler.try_tell(OrderLeases(orders)):
-            for order in orders:
-                self.ready.extend(order.ids)
+            self._put_back(orders, urgent)
 
     # --- acting ----------------------------------------------------------------------------------------
 
@@ -235,30 +272,82 @@ class Site:
             )
         for name in [name for name in self.connections if name not in self._parts.connections]:
             del self.connections[name]  # its end was not told: our mailbox was full
-        if now >= self._cap_until:
-            self._cap = self.limits.connections
-        if now >= self.memory.suspended_until:
-            space = self._parts.space
-            if space is None or space.level is not SpaceLevel.STOP_LEASING:
+        self._look(now)
+        await self._heed_warm_up(now)
+        until, _ = self.memory.rest(now)
+        if until:
+            if until - now > REST_GIVES_BACK_SECONDS:
+                self._give_back()
+        else:
+            if self._disk_allows:
                 self._order_leases(now)
-            self._open_connections()
-        room = self.places - len(self.ready)
-        if room and (room >= self.places // 2 or now >= self._credit_at):
+            self._open_connections(now)
+        await self._tell_notes()
+        places, room, due = self.places, self._room, now >= self._credit_at
+        if (room > 0 and (room >= places // 2 or due)) or (due and room > self._room_told):
             await self._tell_credit()
 
-    def _order_leases(self, now: float) -> None:
-        wanting = [item for item in self.connections.values() if item.want and item.ready]
-        if not wanting or not self.ready:
+    def _look(self, now: float) -> None:
+        """Twice a second: the control loop looks, and places that others need are given up."""
+        if now < self._tick_at:
             return
-        share = max(1, math.ceil(len(self.ready) / max(len(wanting), len(self.connections))))
+        self._tick_at = now + TICK_SECONDS
+        self._elders = {name for name in self._elders if name in self._parts.connections}
+        provider = self.memory.provider
+        busy = self._throttled or bool(self.ready or self.urgent)
+        self.memory.tick(now, busy=busy, open_connections=len(self.connections))
+        self._throttled = False
+        if not self.ready and not self.urgent:
+            provider.slots.content(self.key)
+        excess = len(self.connections) - self.memory.governor.connections
+        if excess > 0 or provider.slots.must_yield(self.key, now):
+            dispensable = sorted(self.connections.values(), key=lambda item: item.ready)  # dials first
+            for item in dispensable[: max(1, excess)]:
+                self._parts.connections.ask_child_to_stop(item.name)
+
+    async def _heed_warm_up(self, now: float) -> None:
+        """Have the next part of today's quota written down; rest until midnight when it is used up."""
+        warm_up = self.memory.provider.warmup
+        if warm_up is None:
+            return
+        await warm_up.reserve()
+        if warm_up.exhausted:
+            left = DAY_SECONDS - self._parts.clock.now() % DAY_SECONDS
+            self.memory.suspend(now + left, f"warm-up: {warm_up.describe()}")
+
+    async def _tell_notes(self) -> None:
+        notes = self._parts.notes
+        if notes:
+            told = Note(list(notes))
+            notes.clear()
+            await self._spooler.tell(told)
+
+    def _give_back(self) -> None:
+        """The path rests for longer: its ids wait with the scheduler, out of the active set."""
+        ids = [*self.urgent, *self.ready]
+        warm_up = self.memory.provider.warmup
+        elsewhere = warm_up is not None and warm_up.overflow and warm_up.exhausted
+        if (ids or elsewhere) and self._scheduler.try_tell(GiveBack(self.key, ids, elsewhere)):
+            self.urgent.clear()
+            self.ready.clear()
+
+    def _order_leases(self, now: float) -> None:
+        waiting = len(self.urgent) + len(self.ready)
+        wanting = [item for item in self.connections.values() if item.want and item.ready]
+        if not wanting or not waiting:
+            return
+        share = max(1, math.ceil(waiting / max(len(wanting), len(self.connections))))
         orders: list[LeaseFor] = []
         served: list[_Connection] = []
+        urgent = len(self.urgent)
         for item in wanting:
-            count = min(item.want, share, len(self.ready), LEASE_ENVELOPES_MAX)
-            count = self.memory.throttle.take(now, count)
+            wanted = min(item.want, share, len(self.urgent) + len(self.ready), LEASE_ENVELOPES_MAX)
+            count = self.memory.take(now, wanted)
+            self._throttled = self._throttled or count < wanted
             if not count:
                 break
-            orders.append(LeaseFor(self.key, item.holder, [self.ready.popleft() for _ in range(count)]))
+            ids = [self._next_ready() for _ in range(count)]
+            orders.append(LeaseFor(self.key, item.holder, ids))
             served.append(item)
         if not orders:
             return
@@ -266,55 +355,73 @@ class Site:
             for item in served:
                 item.want = 0
         else:
-            for order in reversed(orders):
-                self.ready.extendleft(reversed(order.ids))
-                self.memory.throttle.give_back(len(order.ids))
+            self.memory.give_back(sum(len(order.ids) for order in orders))
+            self._put_back(orders, urgent)
 
-    def _open_connections(self) -> None:
-        self._elders = {name for name in self._elders if name in self._parts.connections}
+    def _put_back(self, orders: list[LeaseFor], urgent: int) -> None:
+        """The spooler had no room: everything as it was, when `urgent` ids were urgent."""
+        ids = [spool_id for order in orders for spool_id in order.ids]
+        taken = urgent - len(self.urgent)
+        self.urgent.extendleft(reversed(ids[:taken]))
+        self.ready.extendleft(reversed(ids[taken:]))
+
+    def _next_ready(self) -> int:
+        return self.urgent.popleft() if self.urgent else self.ready.popleft()
+
+    def _open_connections(self, now: float) -> None:
+        waiting = len(self.urgent) + len(self.ready)
+        if not waiting or any(item.ready and item.want for item in self.connections.values()):
+            return  # nothing to do, or somebody waits for work already
         open_now = len(self.connections) + len(self._elders)
         leased = sum(len(item.holder.held) for item in self.connections.values())
-        if not self.ready or any(item.ready and item.want for item in self.connections.values()):
-            return  # nothing to do, or somebody waits for work already
-        wanted = min(self._cap, connections_wanted(len(self.ready), leased, open_now, self.limits))
-        for _ in range(wanted - open_now):
+        most = self.memory.governor.connections
+        missing = connections_wanted(waiting, leased, open_now, most) - open_now
+        if missing <= 0:
+            return
+        for _ in range(self.memory.openings(now, missing)):
             name = f"{self.key}#{next(self._parts.connection_numbers)}"
             holder = Holder(name)
             connection = _Connection(name, holder)
+            slots = self.memory.provider.slots
             try:
                 connection.ref = self._parts.connections.start_child(
                     name,
                     connection_actor.connection(self, holder, self._parts, self._peer),
                     mailbox_capacity=connection_actor.MAILBOX_CAPACITY,
                     shutdown_seconds=connection_actor.SHUTDOWN_SECONDS,
-                    on_end=connection_actor.ended(self._parts, holder, self.ref, self._spooler),
+                    on_end=connection_actor.ended(
+                        self._parts, holder, self.ref, self._spooler, partial(slots.closed, self.key)
+                    ),
                 )
             except (NotRunning, TooManyChildren, ChildExists):
                 return
+            slots.opened(self.key, now)
             holder.ref = connection.ref
             self.connections[name] = connection
 
     async def _tell_credit(self) -> None:
         self._credit_at = trio.current_time() + TICK_SECONDS
-        if trio.current_time() < self.memory.suspended_until:
+        if self.memory.rest(trio.current_time())[0]:
             return
-        self._scheduler.try_tell(Credit(self.key, self.places - len(self.ready), self._seen))
+        if self._scheduler.try_tell(Credit(self.key, self._room, self._seen)):
+            self._room_told = self._room
 
     def _patience(self) -> float:
         """Until when nothing would happen if nobody wrote."""
         now = trio.current_time()
-        patience = TICK_SECONDS
-        if self.ready and any(item.want for item in self.connections.values()):
-            patience = min(patience, max(0.001, self.memory.throttle.wait_seconds(now)))
-        return patience
+        until, _ = self.memory.rest(now)
+        wait = max(until - now, self.memory.wait_seconds(now))
+        wanted = (self.ready or self.urgent) and any(item.want for item in self.connections.values())
+        return min(TICK_SECONDS, max(0.001, wait)) if wanted and self._disk_allows else TICK_SECONDS
 
     def _idle(self) -> bool:
         return (
             not self.ready
+            and not self.urgent
             and not self.connections
             and not self._refusals.held
             and trio.current_time() - self._busy_at > LINGER_SECONDS
-            and trio.current_time() >= self.memory.suspended_until
+            and not self.memory.rest(trio.current_time())[0]
         )
 
     async def _finish(self) -> None:

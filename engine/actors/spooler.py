@@ -24,6 +24,7 @@ from engine.actors.messages import (
     Flush,
     Leased,
     LeaseFor,
+    Note,
     OrderLeases,
     PutContent,
     Queued,
@@ -95,7 +96,7 @@ class Spooler:
         await self._spool.settle([], now)
         while (message := self._mailbox.get_nowait()) is not None:
             # An OrderLeases of a dead site is void: its envelopes are still queued.
-            if isinstance(message, Settle | PutContent | Accept | Flush):
+            if isinstance(message, Settle | PutContent | Accept | Note | Flush):
                 self._handle([message])
         self._settle_overlooked()
         due = retry_at(self._parts.config.engine.retry, 0, now, float("inf"), self._parts.dice.random())
@@ -125,6 +126,8 @@ class Spooler:
                     self._accept(message)
                 case PutContent():
                     self._put_content(message)
+                case Note():
+                    self._note(message)
                 case Flush():
                     pass
                 case Bell():
@@ -164,6 +167,13 @@ class Spooler:
                 self._trouble(pending.error, message.answer)
 
         self._spool.put_content(message.content, self._parts.clock.now()).then(done)
+
+    def _note(self, message: Note) -> None:
+        def done(pending: Pending[None]) -> None:
+            if pending.error is not None:
+                self._trouble(pending.error, None)
+
+        self._spool.note(message.events, self._parts.clock.now()).then(done)
 
     def _settle_overlooked(self) -> None:
         """What its teller found no room for in our mailbox, or a crashed incarnation had in hand."""

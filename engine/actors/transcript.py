@@ -1,31 +1,35 @@
 """From protocol results to dispositions: what one connection tells the spooler, batched by lease.
 
 Pure but for the clock and dice in `parts`. A deferred envelope gets its due time here; one that can
-have no further attempt expires with the last answer it got.
+have no further attempt expires with the last answer it got. What an answer means is `policy.classify`'s
+to say, and every verdict goes to `feedback`, which moves the path's window and rate.
 """
 
+from engine.actors.feedback import Feedback
 from engine.actors.parts import Parts
 from engine.config.tables import AmbiguousPolicy
 from engine.model.disposition import DelayReason, Disposition, Outcome
 from engine.model.envelope import Envelope
 from engine.model.reply import FailureKind, TransportFailure
-from engine.mta.policy.classify import Verdict, judge_failure, judge_reply, reply_text
-from engine.mta.policy.retry import retry_at
+from engine.mta.policy.classify import Verdict, reply_text
+from engine.mta.policy.retry import Curve, retry_at
 from engine.mta.proto.smtp_options import Result, ResultKind
 
 
 class Dispositions:
     """Dispositions of one connection that the spooler has not been told yet."""
 
-    __slots__ = ("_by_lease", "_parts", "_site", "_source", "count", "mx_host", "tls")
+    __slots__ = ("_by_lease", "_curve", "_feedback", "_parts", "_site", "_source", "count", "mx_host", "tls")
 
-    def __init__(self, parts: Parts, site: str, source: str) -> None:
+    def __init__(self, parts: Parts, site: str, source: str, curve: Curve, feedback: Feedback) -> None:
         self.count = 0
         self.mx_host = ""
         self.tls = ""
         self._parts = parts
         self._site = site
         self._source = source
+        self._curve = curve
+        self._feedback = feedback
         self._by_lease: dict[int, list[Disposition]] = {}
 
     def add(self, lease_id: int, disposition: Disposition) -> None:
@@ -52,10 +56,10 @@ class Dispositions:
         """
         answer = result.reply or result.failure
         unsent = result.kind is ResultKind.UNSENT
-        outcome, due, rule, reason = Outcome.DELIVERED, 0.0, "", DelayReason.NONE
+        outcome, due, rule, reason, category = Outcome.DELIVERED, 0.0, "", DelayReason.NONE, ""
         if result.kind is ResultKind.AMBIGUOUS:
             outcome, rule = Outcome.AMBIGUOUS, "ambiguous"
-            when = self._retry_at(envelope, greylisted=False)
+            when = self._retry_at(envelope)
             if when is None or self._parts.config.engine.ambiguous is AmbiguousPolicy.HOLD:
                 reason = DelayReason.AMBIGUOUS_HELD
             else:
@@ -63,10 +67,12 @@ class Dispositions:
         elif unsent and (not blame or _our_doing(result)):
             outcome, reason = Outcome.RETURNED, DelayReason.CONNECTION_LOST
         elif result.kind is not ResultKind.DELIVERED:
-            verdict = _judge(result)
+            verdict = self._judge(envelope, result)
+            verdict = self._feedback.refused(verdict, str(answer), envelope.campaign)
             outcome, rule, reason = verdict.outcome, verdict.rule, verdict.reason
+            category = verdict.category.value
             if outcome is Outcome.DEFERRED:
-                when = self._retry_at(envelope, greylisted=verdict.greylisted)
+                when = self._retry_at(envelope, verdict)
                 if when is None:
                     outcome = Outcome.EXPIRED
                 else:
@@ -87,25 +93,28 @@ class Dispositions:
                 self.mx_host,
                 self.tls,
                 seconds,
+                False,  # crashed
+                category,
             ),
         )
         return unsent
 
-    def _retry_at(self, envelope: Envelope, *, greylisted: bool) -> float | None:
+    def _judge(self, envelope: Envelope, result: Result) -> Verdict:
+        judge = self._parts.judge
+        if result.reply is not None:
+            return judge.reply(result.verb, result.reply, mx_host=self.mx_host, domain=envelope.domain)
+        return judge.failure(result.failure or TransportFailure(FailureKind.CLOSED, result.verb))
+
+    def _retry_at(self, envelope: Envelope, verdict: Verdict | None = None) -> float | None:
         return retry_at(
-            self._parts.config.engine.retry,
+            self._curve,
             envelope.attempt,
             self._parts.clock.now(),
             envelope.expires_at,
             self._parts.dice.random(),
-            greylisted=greylisted,
+            blameless=verdict is not None and verdict.blameless,
+            after_seconds=None if verdict is None else verdict.retry_after_seconds,
         )
-
-
-def _judge(result: Result) -> Verdict:
-    if result.reply is not None:
-        return judge_reply(result.verb, result.reply)
-    return judge_failure(result.failure or TransportFailure(FailureKind.CLOSED, result.verb))
 
 
 def _our_doing(result: Result) -> bool:

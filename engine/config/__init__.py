@@ -1,14 +1,24 @@
 """`emass.toml`: one file per node, decoded into frozen values that the rest of the engine trusts.
 
-`units` parses texts with units, `tables` holds the Structs and what may not be combined, `load`
-joins file, environment and defaults and turns every mistake into one `ConfigError`. Import from
+`units` parses texts with units, `tables` and `shaping` hold the Structs and what may not be combined,
+`load` joins file, environment and defaults and turns every mistake into one `ConfigError`. Import from
 here; the division below is ours.
 """
 
-from engine.config.load import ConfigError, load_config
+from engine.config.load import ConfigError, load_config, load_shaping
 from engine.config.render import find_origins, render_commented_default, render_toml
-from engine.config.tables import (
+from engine.config.shaping import (
     SITE_DEFAULTS,
+    ProviderRule,
+    ShapingFile,
+    ShapingPath,
+    ShapingRule,
+    ShareRule,
+    TlsPolicy,
+    WarmUpPlan,
+    builtin_shaping,
+)
+from engine.config.tables import (
     AmbiguousPolicy,
     BusKind,
     BusTable,
@@ -22,9 +32,8 @@ from engine.config.tables import (
     RetryTable,
     SiteRule,
     SourceRule,
-    TlsPolicy,
 )
-from engine.config.units import Duration, HostPort, Rate, Size, UnitError
+from engine.config.units import CountRange, Duration, HostPort, Rate, RateRange, Size, UnitError
 
 __all__ = [
     "SITE_DEFAULTS",
@@ -33,6 +42,7 @@ __all__ = [
     "BusTable",
     "Config",
     "ConfigError",
+    "CountRange",
     "DkimKeyFile",
     "Duration",
     "EngineTable",
@@ -40,16 +50,25 @@ __all__ = [
     "KeysTable",
     "LimitsTable",
     "NodeTable",
+    "ProviderRule",
     "Rate",
+    "RateRange",
     "ResolverTable",
     "RetryTable",
+    "ShapingFile",
+    "ShapingPath",
+    "ShapingRule",
+    "ShareRule",
     "SiteRule",
     "Size",
     "SourceRule",
     "TlsPolicy",
     "UnitError",
+    "WarmUpPlan",
+    "builtin_shaping",
     "find_origins",
     "load_config",
+    "load_shaping",
     "render_commented_default",
     "render_toml",
 ]

@@ -1,4 +1,6 @@
-"""Reads `emass.toml`: file, then environment, then defaults; one clear error or a whole `Config`.
+"""Reads `emass.toml` and the shaping file that it names; one clear error or a whole `Config`.
+
+The file is read, then the environment over it; defaults hold where neither speaks.
 
 What another package owns (`[landing]`, `[dns]`, ...) is named by the caller and left to that
 package. Environment variables `EMASS_<TABLE>__<KEY>` override single values; a list or a number is
@@ -9,7 +11,7 @@ variable), table, key, and a hint; the running configuration of a caller is neve
 import difflib
 import re
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -18,13 +20,15 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import fields, replace
 
+from engine.config.shaping import ShapingFile, ShapingPath
 from engine.config.tables import Config
-from engine.config.units import Duration, HostPort, Rate, Size
+from engine.config.units import PARSERS
 
 FILE_OCTETS_MAX = 1024 * 1024  # a node's file is a few KB; more is not a configuration
+SHAPING_OCTETS_MAX = 4 * 1024 * 1024  # some 50,000 rules; reading them takes seconds
 ENVIRONMENT_PREFIX = "EMASS_"
 
-_UNITS: dict[type, Any] = {t: t.parse for t in (Duration, Size, Rate, HostPort)}
+_UNITS: dict[type, Any] = {**PARSERS, ShapingPath: ShapingPath.parse}
 _LOCATED = re.compile(r"(?s)(?P<problem>.*?)(?: - at `\$(?P<path>[^`]*)`)?\Z")
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`\Z")
 _MISSING = re.compile(r"Object missing required field `(.*)`\Z")
@@ -55,17 +59,25 @@ def load_config(path: Path | None, environ: Mapping[str, str], *, others: Collec
     """The node's configuration; defaults where neither file nor environment says anything.
 
     `others` are tables that other packages own and check. Relative folders are resolved against the
-    file's folder (without a file they stay relative to the working folder). Raises ConfigError.
+    file's folder (without a file they stay relative to the working folder). The file that
+    `[engine] shaping` names is read, too. Raises ConfigError.
     """
     document = read_document(path, environ)
     own = {name: value for name, value in document.items() if name not in others}
     try:
         config = msgspec.convert(own, Config, dec_hook=_parse_unit)
     except msgspec.ValidationError as error:
-        raise _explain(error, path, environ) from error
+        raise _explain(error, Config, path, environ) from error
+    base = Path() if path is None else path.resolve().parent
+    if config.engine.shaping:
+        shaping = _resolve_path(base, config.engine.shaping)
+        read = ShapingPath(str(shaping), load_shaping(shaping))
+        config = replace(config, engine=replace(config.engine, shaping=read))
+    if config.engine.replies:
+        replies = str(_resolve_path(base, config.engine.replies))
+        config = replace(config, engine=replace(config.engine, replies=replies))
     if path is None:
         return config
-    base = path.resolve().parent
     return replace(
         config,
         node=replace(config.node, data=str(_resolve_path(base, config.node.data))),
@@ -73,9 +85,18 @@ def load_config(path: Path | None, environ: Mapping[str, str], *, others: Collec
     )
 
 
+def load_shaping(path: Path) -> ShapingFile:
+    """An operator's shaping file. Raises ConfigError; a caller keeps what it had."""
+    document = _read_file(path, SHAPING_OCTETS_MAX, hint="[engine] shaping names it")
+    try:
+        return msgspec.convert(document, ShapingFile, dec_hook=_parse_unit)
+    except msgspec.ValidationError as error:
+        raise _explain(error, ShapingFile, path, {}) from error
+
+
 def read_document(path: Path | None, environ: Mapping[str, str]) -> dict[str, Any]:
     """The file's tables with the environment's values laid over them, nothing checked but the form."""
-    document = {} if path is None else _read_file(path)
+    document = {} if path is None else _read_file(path, FILE_OCTETS_MAX, hint="`emass init` writes one")
     for variable, location in overrides(environ).items():
         table = document
         for name in location[:-1]:
@@ -99,17 +120,17 @@ def overrides(environ: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _read_file(path: Path) -> dict[str, Any]:
+def _read_file(path: Path, octets_max: int, *, hint: str) -> dict[str, Any]:
     name = str(path)
     try:
         with path.open("rb") as file:
-            data = file.read(FILE_OCTETS_MAX + 1)
+            data = file.read(octets_max + 1)
     except FileNotFoundError as error:
-        raise ConfigError(name, "", "", "does not exist", "`emass init` writes one") from error
+        raise ConfigError(name, "", "", "does not exist", hint) from error
     except OSError as error:
         raise ConfigError(name, "", "", f"cannot be read: {error.strerror}") from error
-    if len(data) > FILE_OCTETS_MAX:
-        raise ConfigError(name, "", "", f"is larger than {FILE_OCTETS_MAX} octets")
+    if len(data) > octets_max:
+        raise ConfigError(name, "", "", f"is larger than {octets_max} octets")
     try:
         return tomllib.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -131,7 +152,7 @@ def _parse_unit(kind: type, value: object) -> object:
 
 
 def _parse_override(text: str, location: tuple[str, ...]) -> Any:
-    kind = _type_at(location)
+    kind = _type_at(Config, location)
     if isinstance(kind, type) and (kind is str or kind in _UNITS or issubclass(kind, Enum)):
         return text
     try:
@@ -143,7 +164,9 @@ def _parse_override(text: str, location: tuple[str, ...]) -> Any:
 # --- what the decoder said, in the reader's words --------------------------------------------------------
 
 
-def _explain(error: msgspec.ValidationError, path: Path | None, environ: Mapping[str, str]) -> ConfigError:
+def _explain(
+    error: msgspec.ValidationError, root: type[Struct], path: Path | None, environ: Mapping[str, str]
+) -> ConfigError:
     match = _LOCATED.match(str(error))
     assert match is not None
     problem = match["problem"]
@@ -151,24 +174,24 @@ def _explain(error: msgspec.ValidationError, path: Path | None, environ: Mapping
     key, hint = "", ""
     if unknown := _UNKNOWN.match(problem):
         key = unknown[1]
-        problem, hint = ("unknown key" if location else "unknown table"), _suggest(key, location)
+        problem, hint = ("unknown key" if location else "unknown table"), _suggest(root, key, location)
     elif missing := _MISSING.match(problem):
         key, problem = missing[1], "is missing"
-    elif (keyed := _KEYED.match(problem)) and keyed[1] in _keys_at(location):
+    elif (keyed := _KEYED.match(problem)) and keyed[1] in _keys_at(root, location):
         key, problem = keyed[1], keyed[2]
     elif location:
         location, key = location[:-1], location[-1]
-        problem, hint = _reword(problem, (*location, key))
+        problem, hint = _reword(root, problem, (*location, key))
     plain = tuple(re.sub(r"\[.*", "", part) for part in (*location, key) if part)
     variable = next((name for name, place in overrides(environ).items() if place == plain), None)
     return ConfigError(variable or str(path or "configuration"), ".".join(location), key, problem, hint)
 
 
-def _reword(problem: str, location: tuple[str, ...]) -> tuple[str, str]:
+def _reword(root: type[Struct], problem: str, location: tuple[str, ...]) -> tuple[str, str]:
     if expected := _EXPECTED.match(problem):
         wanted = " or ".join(_WORDS.get(word, word) for word in expected[1].split(" | ") if word != "null")
         return f"must be {wanted}, not {_WORDS.get(expected[2], expected[2])}", ""
-    kind = _type_at(location)
+    kind = _type_at(root, location)
     if isinstance(kind, type) and issubclass(kind, Enum):
         choices = [str(member.value) for member in kind]
         given = re.findall(r"'(.*)'", problem)
@@ -178,9 +201,9 @@ def _reword(problem: str, location: tuple[str, ...]) -> tuple[str, str]:
     return problem, ""
 
 
-def _suggest(key: str, location: tuple[str, ...]) -> str:
-    known = sorted(_keys_at(location))
-    homes = [table for table, keys in _all_tables().items() if key in keys]
+def _suggest(root: type[Struct], key: str, location: tuple[str, ...]) -> str:
+    known = sorted(_keys_at(root, location))
+    homes = [table for table, keys in _tables_in(root) if key in keys]
     if homes:
         return f"it belongs in [{homes[0]}]"
     if close := difflib.get_close_matches(key, known, n=1):
@@ -188,24 +211,26 @@ def _suggest(key: str, location: tuple[str, ...]) -> str:
     return "known here: " + ", ".join(known)
 
 
-def _all_tables() -> dict[str, frozenset[str]]:
-    tables = {name: _keys_at((name,)) for name in _keys_at(())}
-    tables["engine.retry"] = _keys_at(("engine", "retry"))
-    tables["engine.source"] = _keys_at(("engine", "source"))
-    tables["engine.site"] = _keys_at(("engine", "site"))
-    return tables
+def _tables_in(root: type[Struct], prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, frozenset[str]]]:
+    """Every table's name and keys; those that hold a table come before it."""
+    names = sorted(_keys_at(root, prefix))
+    inner = [(*prefix, name) for name in names if _keys_at(root, (*prefix, name))]
+    for place in inner:
+        yield ".".join(place), _keys_at(root, place)
+    for place in inner:
+        yield from _tables_in(root, place)
 
 
-def _keys_at(location: tuple[str, ...]) -> frozenset[str]:
-    kind = _type_at(location)
+def _keys_at(root: type[Struct], location: tuple[str, ...]) -> frozenset[str]:
+    kind = _type_at(root, location)
     if isinstance(kind, type) and issubclass(kind, Struct):
         return frozenset(f.encode_name for f in fields(kind))
     return frozenset()
 
 
-def _type_at(location: tuple[str, ...]) -> Any:
+def _type_at(root: type[Struct], location: tuple[str, ...]) -> Any:
     """The type of the value at a location, lists and `| None` stripped for Structs; None = unknown."""
-    kind: Any = Config
+    kind: Any = root
     for part in location:
         if not (isinstance(kind, type) and issubclass(kind, Struct)):
             return None

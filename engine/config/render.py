@@ -15,7 +15,7 @@ from msgspec.structs import fields
 
 from engine.config.load import overrides, read_document
 from engine.config.tables import Config
-from engine.config.units import Duration, HostPort, Rate, Size
+from engine.config.units import CountRange, Duration, HostPort, Rate, RateRange, Size
 
 _DEFAULT_FILE = Path(__file__).with_name("default.toml")
 
@@ -85,7 +85,9 @@ def _render_value(value: object) -> str:
             return "true" if value else "false"
         case Enum():
             return _render_value(value.value)
-        case Duration() | Size() | Rate() | HostPort():
+        case CountRange(floor=1):
+            return str(value.ceiling)
+        case Duration() | Size() | Rate() | HostPort() | CountRange() | RateRange():
             return json.dumps(str(value))
         case int() | float():
             return repr(value)

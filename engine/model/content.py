@@ -10,9 +10,14 @@ from msgspec import Struct
 
 
 class MessageClass(Enum):
-    """Priority class. Only BULK carries one-click unsubscribe and `Precedence: bulk`."""
+    """Priority class. All but TRANSACTIONAL carry one-click unsubscribe and `Precedence: bulk`.
+
+    DEFAULT is for mail to a list that should not wait behind campaigns: alerts, digests, receipts of a
+    subscription.
+    """
 
     TRANSACTIONAL = "transactional"
+    DEFAULT = "default"
     BULK = "bulk"
 
 

@@ -48,6 +48,9 @@ class DelayReason(Enum):
     NONE = ""
     RETRY = "waits for its next attempt"
     GREYLISTED = "greylisted, waits for its next attempt"
+    RATE_LIMITED = "the receiver's rate limit"
+    REPUTATION = "the receiver blocks this route for now"
+    NOT_BELIEVED = "the receiver refuses so much that its word on addresses is not taken"
     SITE_SUSPENDED = "the site is suspended"
     SITE_LIMIT = "the site's connections are all in use"
     RATE_LIMIT = "the site's rate is used up"
@@ -80,3 +83,4 @@ class Disposition(Struct, frozen=True, array_like=True, gc=False):
     tls: str = ""
     seconds: float = 0.0  # from hand-over to reply
     crashed: bool = False  # the actor that held it died while working on it
+    category: str = ""  # of a reply that was not 2xx, in the words of `model.category`

@@ -34,6 +34,7 @@ class AttemptEvent(Struct, frozen=True, array_like=True, gc=False):
     mx_host: str
     tls: str
     seconds: float
+    category: str = ""  # of a reply that was not 2xx, in the words of `model.category`
 
 
 class Delivered(AttemptEvent, frozen=True, array_like=True, gc=False, tag="delivered"):
@@ -72,10 +73,28 @@ class Quarantined(AttemptEvent, frozen=True, array_like=True, gc=False, tag="qua
     pass
 
 
+class Adapted(Struct, frozen=True, array_like=True, tag="adapted"):
+    """What may be done over one path, or for whom, has changed: by the control loop or an operator.
+
+    `knob` is what was moved ("connections", "rate", "rest", "hold", "breaker", ...), with its unit in the
+    reason, not in the number; None = no limit. `rule` is the reply rule behind it, `author` the operator.
+    """
+
+    path: str
+    provider: str
+    knob: str
+    before: float | None
+    after: float | None
+    reason: str
+    rule: str = ""
+    author: str = ""
+    campaign: int = 0
+
+
 EnvelopeEvent = (
     Delivered | Deferred | Bounced | Expired | Suppressed | Cancelled | RenderFailed | Ambiguous | Quarantined
 )
-Event = ChunkAccepted | EnvelopeEvent
+Event = ChunkAccepted | Adapted | EnvelopeEvent
 
 
 class EventBatch(Struct, frozen=True, array_like=True):

@@ -53,3 +53,11 @@ def test_pinning_keeps_a_process_on_one_core() -> None:
         [sys.executable, "-c", program], capture_output=True, check=True, cwd=Path(__file__).parents[2]
     )
     assert told.stdout.strip() == b"1"
+
+
+def test_the_cpu_time_of_a_process_grows_and_that_of_a_dead_one_is_nothing() -> None:
+    before = machine.cpu_seconds_of(os.getpid())
+    while machine.cpu_seconds_of(os.getpid()) == before:
+        sum(range(100_000))
+    assert machine.cpu_seconds_of(os.getpid()) == pytest.approx(machine.cpu_seconds(), abs=0.1)
+    assert machine.cpu_seconds_of(2**22) == 0.0

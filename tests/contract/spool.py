@@ -10,7 +10,7 @@ from engine.config import AmbiguousPolicy
 from engine.model.content import Content
 from engine.model.disposition import FINAL, DelayReason, Disposition, Outcome
 from engine.model.envelope import CHUNK_ENTRIES_MAX, Chunk, ChunkEntry, Envelope
-from engine.model.event import ChunkAccepted, Event, decode_events
+from engine.model.event import Adapted, AttemptEvent, ChunkAccepted, Event, decode_events
 from engine.mta.spool import codec
 from engine.mta.spool.api import (
     STATE_OF_OUTCOME,
@@ -417,3 +417,29 @@ class SpoolContract:
         house.spool.settle([(0, [Disposition(ids[0], 0, Outcome.CANCELLED)])], NOW)
         assert await house.spool.lease([ids], NOW) == [[]]
         assert house.spool.counts(1).cancelled == 1
+
+    # --- events ----------------------------------------------------------------------------------------
+
+    async def test_a_note_is_in_the_journal_among_the_others_and_changes_nothing(
+        self, house: SpoolHouse
+    ) -> None:
+        slower = Adapted("out>mx.example", "big", "rate", 20.0, None, "slow down", "rate", "", 7)
+        ids = await accepted(house.spool, 1)
+        await house.spool.note([slower, slower], NOW)
+        await house.spool.note([], NOW)
+        await house.spool.settle([(0, [Disposition(ids[0], 0, Outcome.CANCELLED)])], NOW)
+        await house.crash()
+        found = events_of(house.spool)
+        assert found[1:3] == [slower, slower]
+        kinds = [type(event).__name__ for event in found]
+        assert kinds == ["ChunkAccepted", "Adapted", "Adapted", "Cancelled"], kinds
+        assert house.spool.counts(1).cancelled == 1
+
+    async def test_the_category_of_an_answer_is_told(self, house: SpoolHouse) -> None:
+        ids = await accepted(house.spool, 1)
+        lease = await leased(house.spool, ids)
+        bounced = a_disposition(lease.envelopes[0], Outcome.BOUNCED, category="bad-mailbox")
+        await house.spool.settle([(lease.id, [bounced])], NOW)
+        event = events_of(house.spool)[-1]
+        assert isinstance(event, AttemptEvent)
+        assert event.category == "bad-mailbox"

@@ -9,6 +9,7 @@ campaign; `EventReader` folds what the journal published and insists that no seq
 import random
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from msgspec.structs import replace
 from engine.actors.parts import Parts
 from engine.app import Engine, open_engine
 from engine.bus.api import Subscription
+from engine.config.replies import ReplyRules, load_reply_rules
 from engine.config.tables import (
     Config,
     DkimKeyFile,
@@ -41,6 +43,7 @@ from engine.model.reply import FailureKind, TransportFailure, Verb
 from engine.model.submission import SubmitChunk, SubmitContent
 from engine.mta.compose.token import TokenKeys
 from engine.mta.net.mx import Route
+from engine.mta.policy.classify import Judge
 from engine.mta.spool.api import Acceptance, Lease, StateCounts
 from engine.mta.spool.memory import MemorySpool
 from engine.runtime.clock import TrioClock
@@ -247,11 +250,17 @@ def token_keys() -> TokenKeys:
     )
 
 
+@cache
+def judge() -> Judge:
+    """The built-in rules. Reading them takes a tenth of a second, so all tests share one."""
+    return Judge(load_reply_rules())
+
+
 def memory_parts(*, sources: tuple[Source, ...] = (SOURCE,), **engine: Any) -> Parts:
     """Parts without disk or wire, to be used on a jumping clock."""
     clock = TrioClock()
     settings: dict[str, Any] = {"retry": RETRY, "signers": 1}
-    return Parts(
+    parts = Parts(
         config=Config(node=NodeTable(name="node"), engine=EngineTable(**(settings | engine))),
         clock=clock,
         spool=MemorySpool(producer="node"),
@@ -264,7 +273,10 @@ def memory_parts(*, sources: tuple[Source, ...] = (SOURCE,), **engine: Any) -> P
         dkim_keys={},
         static_route=lambda: None,
         dice=random.Random(1),
+        replies=ReplyRules((), (), ()),
     )
+    parts.judge = judge()
+    return parts
 
 
 async def accepted(

@@ -16,10 +16,21 @@ import trio
 from engine.actors import connection as connection_actor
 from engine.actors import site as site_module
 from engine.actors.holder import Holder
-from engine.actors.messages import ConnectionReady, Credit, LeaseFor, Offer, OrderLeases, Want
+from engine.actors.messages import (
+    BELL,
+    ConnectionReady,
+    Credit,
+    GiveBack,
+    LeaseFor,
+    Note,
+    Offer,
+    OrderLeases,
+    Want,
+)
 from engine.actors.parts import Parts
-from engine.actors.site import Site, path_key, site
-from engine.config.tables import SiteRule
+from engine.actors.path import path_key
+from engine.actors.site import Site, site
+from engine.config.shaping import ShapingRule
 from engine.runtime.spec import Context
 from tests.fakes.engine_house import SOURCE, Desk, a_lease, alive, host_route, memory_parts
 from tests.fakes.trees import until_quiet
@@ -67,8 +78,10 @@ class House:
             await self.ref.tell(message)
         await until_quiet()
 
-    async def offer(self, count: int, *, first: int = 1) -> None:
-        await self.tell(Offer(array("Q", range(first, first + count)), True))
+    async def offer(self, count: int, *, first: int = 1, urgent: int = 0, ref: Any = None) -> None:
+        """Ids from `first` on, the first `urgent` of them transactional mail, to the site or to `ref`."""
+        await (ref or self.ref).tell(Offer(array("Q", range(first, first + count)), True, urgent))
+        await until_quiet()
 
     async def ready(self, *names: str, want: int = 0) -> None:
         for name in names:
@@ -79,6 +92,18 @@ class House:
 
     def orders(self) -> list[LeaseFor]:
         return [order for told in self.desk.take("spooler", OrderLeases) for order in told.orders]
+
+    def leased(self) -> list[int]:
+        """Ids that were ordered since the last look."""
+        return [spool_id for order in self.orders() for spool_id in order.ids]
+
+    def notes(self) -> list[Any]:
+        """Events for the journal since the last look; orders are lost."""
+        return [event for told in self.desk.take("spooler", Note) for event in told.events]
+
+    def given_back(self) -> list[int]:
+        """Ids since the last look; credits are lost."""
+        return [spool_id for told in self.desk.take("scheduler", GiveBack) for spool_id in told.ids]
 
     def credits(self) -> list[int]:
         return [told.places for told in self.desk.take("scheduler", Credit)]
@@ -95,30 +120,42 @@ class House:
         assert order.holder.grant(a_lease(lease_id, *order.ids))
         order.holder.answers += 1
         if order.holder.ref is not None:
-            order.holder.ref.try_tell(site_module.Bell())
+            order.holder.ref.try_tell(BELL)
         await until_quiet()
 
 
 @asynccontextmanager
 async def open_house(
-    monkeypatch: pytest.MonkeyPatch, *, spooler_capacity: int = 1_000, **rule: Any
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    spooler_capacity: int = 1_000,
+    unknown: bool = False,
+    engine: dict[str, Any] | None = None,
+    **rule: Any,
 ) -> AsyncIterator[House]:
-    rules = (SiteRule(**rule),) if rule else ()
-    parts, desk = memory_parts(site=rules), Desk()
+    """A site over a relay of our own, which begins with all that `rule` allows.
+
+    `unknown`: a receiver whose limits the control loop has to find.
+    """
+    rules = (ShapingRule(**rule),) if rule else ()
+    parts, desk = memory_parts(**({"site": rules} | (engine or {}))), Desk()
+    if not unknown:
+        parts.static_route = lambda: host_route("127.0.0.1", 25, "mx.test")
     desk.mailbox("spooler", spooler_capacity)
     house = House(parts, desk)
     monkeypatch.setattr(connection_actor, "connection", house.connect)
     with structlog.testing.capture_logs():
         async with alive(parts, "connections", "sites"):
-            await start_site(house)
+            house.ref = await start_site(house)
             yield house
 
 
-async def start_site(house: House) -> None:
-    house.ref = house.parts.sites.start_child(
-        PATH,
-        site(house.parts, host_route("127.0.0.1", 25, "mx.test"), SOURCE, house.desk.peer),
+async def start_site(house: House, name: str = "mx.test") -> Any:
+    ref = house.parts.sites.start_child(
+        path_key(SOURCE, name),
+        site(house.parts, host_route("127.0.0.1", 25, name), SOURCE, house.desk.peer),
         mailbox_capacity=site_module.MAILBOX_CAPACITY,
         shutdown_seconds=site_module.SHUTDOWN_SECONDS,
     )
     await until_quiet()
+    return ref

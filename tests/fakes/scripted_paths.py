@@ -13,9 +13,11 @@ import trio
 
 from engine.actors import domain as domain_actor
 from engine.actors import site as site_actor
-from engine.actors.messages import Credit, Leased, Offer, Queued, Routed, Unroutable
+from engine.actors.messages import Credit, GiveBack, Leased, Offer, Queued, Routed, Unroutable
 from engine.actors.parts import Parts
+from engine.actors.path import path_key
 from engine.actors.scheduler import scheduler
+from engine.model.content import Content
 from engine.mta.net.mx import Route
 from engine.mta.spool.api import QueueEntry
 from engine.runtime.spec import ChildSpec, Context, SupervisorSpec
@@ -35,7 +37,7 @@ class PathHouse:
         self.domains: dict[str, Context[Any]] = {}
         self.started: list[str] = []
         self.seen: dict[str, int] = {}
-        self.offered: dict[str, list[int]] = {}
+        self.urgent = 0  # of the ids that `offers` returned last
         self._leave: dict[str, trio.Event] = {}
 
     def start(self, registry: dict[str, Context[Any]]) -> Any:
@@ -72,13 +74,20 @@ class PathHouse:
         """(id, campaign, domain): ids that no spool needs to know."""
         await self.tell(Queued(tuple(QueueEntry(*entry) for entry in entries)))
 
-    async def route(self, domain: str, site: str = "mx.test", ttl_seconds: float = 3600.0) -> str:
-        """The domain actor finds a route and ends. Returns the path's key."""
+    async def write(self, *contents: Content) -> None:
+        """Contents of campaigns whose envelopes are only queued."""
+        for content in contents:
+            await self.parts.spool.put_content(content, 0.0)
+
+    async def route(
+        self, domain: str, site: str = "mx.test", ttl_seconds: float = 3600.0, *, lane: str = ""
+    ) -> str:
+        """The domain actor finds a route and ends. Returns the path's key; `lane`: a path for itself."""
         base = host_route("127.0.0.1", 25, site)
         route = Route(base.site, base.hosts, ttl_seconds)
         self.ref.try_tell(Routed(domain, route))
         await self.leave(domain)
-        return site_actor.path_key(self.parts.sources[0], site)
+        return path_key(self.parts.sources[0], site, lane)
 
     async def leave(self, name: str) -> None:
         self._leave[name].set()
@@ -92,15 +101,20 @@ class PathHouse:
     def offers(self, path: str) -> list[int]:
         """Ids offered since the last look."""
         ids: list[int] = []
+        self.urgent = 0
         registry = self.domains if path in self.domains else self.sites
         while (message := registry[path].mailbox.get_nowait()) is not None:
             if isinstance(message, Offer):
                 ids += message.ids
+                self.urgent += message.urgent
         self.seen[path] += len(ids)
         return ids
 
     async def leased(self, path: str, ids: list[int]) -> None:
         await self.tell(Leased(((path, ids),)))
+
+    async def give_back(self, path: str, ids: list[int]) -> None:
+        await self.tell(GiveBack(path, ids))
 
     async def unroutable(self, domain: str, places: int, retry_after: float | None) -> None:
         retry_at = None if retry_after is None else trio.current_time() + retry_after

@@ -17,28 +17,26 @@ from bench.world.spec import Host, ProviderSpec, Site, WorldSpec
 from bench.world.world import World, open_world
 from engine.actors import connection as connection_actor
 from engine.actors.connection import connection, ended
+from engine.actors.feedback import Feedback
 from engine.actors.holder import Holder
 from engine.actors.messages import BELL, ConnectionEnded, Settle, Sign
-from engine.actors.parts import Parts, SiteMemory
-from engine.config.tables import SiteRule
+from engine.actors.parts import Parts
+from engine.config.shaping import ShapingRule
 from engine.model.content import Content
 from engine.model.disposition import Disposition
 from engine.model.egress import MxHost
 from engine.mta.net.mx import Route
-from engine.mta.policy.site import site_limits
-from engine.mta.policy.throttle import Throttle
 from tests.fakes.engine_house import SOURCE, Desk, accepted, alive, letter, memory_parts, until
 
-NAME = "out>mx.plain.test#1"
+PATH = "out>mx.plain.test"
+NAME = f"{PATH}#1"
 DEAD = "127.83.250.250"  # an address of the world's network where nobody listens
 
 
 class Line:
     """`site`, `spooler` and `signers` are mailboxes at `desk`."""
 
-    def __init__(
-        self, parts: Parts, world: World, received: list[Accepted], route: Route, **rule: Any
-    ) -> None:
+    def __init__(self, parts: Parts, world: World, received: list[Accepted], route: Route) -> None:
         self.parts = parts
         self.world = world
         self.received = received
@@ -49,9 +47,9 @@ class Line:
         self.route = route
         self.source = SOURCE
         self.ref = self.desk.peer("site")
-        self.memory = SiteMemory(Throttle(None, 0.0))
-        rules = (SiteRule(**rule),) if rule else ()
-        self.limits = site_limits(rules, route.site, [host.name for host in route.hosts])
+        self.places_left = 0  # how often the connection's place was given up
+        self.memory = parts.path(PATH, route, SOURCE, "", trio.current_time())
+        self.feedback = Feedback(parts, self.memory)
 
     def open(self) -> None:
         self.holder.ref = self.parts.connections.start_child(
@@ -59,8 +57,11 @@ class Line:
             connection(self, self.holder, self.parts, self.desk.peer),
             mailbox_capacity=connection_actor.MAILBOX_CAPACITY,
             shutdown_seconds=connection_actor.SHUTDOWN_SECONDS,
-            on_end=ended(self.parts, self.holder, self.ref, self.desk.peer("spooler")),
+            on_end=ended(self.parts, self.holder, self.ref, self.desk.peer("spooler"), self.leave),
         )
+
+    def leave(self) -> None:
+        self.places_left += 1
 
     async def send(
         self, recipients: Sequence[str], content: Content | None = None, *, expires_at: float = 4e9
@@ -96,6 +97,7 @@ class Line:
         await self.collect()
         assert self.parts.prepared_octets == 0
         assert not self.parts.unsettled
+        assert self.places_left == 1
         (message,) = self.desk.take("site", ConnectionEnded)
         return message
 
@@ -125,10 +127,11 @@ async def open_line(
         dead = tuple(MxHost(f"dead{n}.plain.test", (DEAD,), n, world.smtp_port) for n in range(dead_hosts))
         alive_one = MxHost("mx.plain.test", (address,), 10, world.smtp_port)
         route = Route("mx.plain.test", (*dead, alive_one), 3600.0)
-        parts = memory_parts(**(engine or {}))
+        rules = (ShapingRule(**rule),) if rule else ()
+        parts = memory_parts(site=rules, **(engine or {}))
         await parts.spool.put_content(letter(), 0.0)
         with structlog.testing.capture_logs():
             async with alive(parts, "connections"):
-                line = Line(parts, world, received, route, **rule)
+                line = Line(parts, world, received, route)
                 line.open()
                 yield line

@@ -61,13 +61,13 @@ def build_layout(content: Content, content_type: str, encoding: str, *, static_s
         ("Content-Type", _static(content_type)),
         ("Content-Transfer-Encoding", encoding),
     ]
-    if content.message_class is MessageClass.BULK:
+    if content.message_class is not MessageClass.TRANSACTIONAL:
         fields += _bulk_fields(content)
     if content.cfbl_domain:
         cfbl = domain("cfbl_domain", content.cfbl_domain)
         fields.append(("CFBL-Address", _static(headers.place("CFBL-Address", f"fbl@{cfbl}; report=arf"))))
         fields.append(("CFBL-Feedback-ID", "%(feedback_token)s"))
-    if content.message_class is MessageClass.BULK:
+    if content.message_class is not MessageClass.TRANSACTIONAL:
         fields.append(("Precedence", "bulk"))
     fields.append(("Auto-Submitted", "auto-generated"))
     return Layout(fields + _extra_fields(content))

@@ -169,7 +169,7 @@ class CompiledContent:
 
     def _prepare_tokens(self, content: Content, tokens: TokenKeys) -> None:
         domain_id = content.sending_domain or content.return_path_domain
-        one_click = bool(content.unsubscribe_host) and content.message_class is MessageClass.BULK
+        one_click = bool(content.unsubscribe_host) and content.message_class is not MessageClass.TRANSACTIONAL
         self._key_id = tokens.current
         self._bounce_mac = minter("b", tokens, domain_id)
         self._reply_mac = minter("r", tokens, domain_id)

@@ -2,7 +2,8 @@
 
 `due` is the theoretical arrival time of the next message. A message conforms when it is not earlier
 than `due` less the burst tolerance. Tokens are taken at lease. After a restart the burst is empty, so
-a crash loop cannot exceed the rate.
+a crash loop cannot exceed the rate. The rate may move while it runs: what was sent stays counted, and
+a raise opens no burst, or a controller that raises twice a second would hand one out each time.
 """
 
 from engine.config.units import Rate
@@ -11,19 +12,45 @@ BURST_SECONDS = 1.0  # one second's worth may go at once: receivers count per mi
 
 
 class Throttle:
-    """GCRA for `rate`; None = unlimited."""
+    """GCRA for `rate`; None = unlimited. A message, or `burst_seconds` of the rate, may go at once."""
 
-    __slots__ = ("_due", "_interval", "_tolerance")
+    __slots__ = ("_burst_seconds", "_due", "_interval", "_tolerance")
 
-    def __init__(self, rate: Rate | None, now: float) -> None:
-        self._interval = 0.0 if rate is None else rate.seconds / rate.count
-        self._tolerance = 0.0 if rate is None else max(self._interval, min(BURST_SECONDS, rate.seconds))
-        self._due = now + self._tolerance - self._interval  # an empty burst: one message may go at once
+    def __init__(self, rate: Rate | None, now: float, burst_seconds: float = BURST_SECONDS) -> None:
+        assert burst_seconds >= 0
+        self._burst_seconds = burst_seconds
+        self._interval = 0.0
+        self._tolerance = 0.0
+        self._due = now
+        self.set_rate(None if rate is None else rate.per_second, now)
 
     def __repr__(self) -> str:
         if not self._interval:
             return "<Throttle unlimited>"
         return f"<Throttle {1 / self._interval:.3g}/s>"
+
+    @property
+    def per_second(self) -> float | None:
+        return 1 / self._interval if self._interval else None
+
+    def set_rate(self, per_second: float | None, now: float) -> None:
+        """Another rate from `now` on; None = unlimited.
+
+        What may go at once after it is never more messages than before it. From unlimited, one may go.
+        """
+        if per_second is None:
+            self._interval = self._tolerance = 0.0
+            return
+        assert per_second > 0
+        interval = 1 / per_second
+        if interval == self._interval:
+            return
+        room = 1.0
+        if self._interval:
+            room = (now + self._tolerance - max(self._due, now)) / self._interval
+        self._interval = interval
+        self._tolerance = max(interval, self._burst_seconds)
+        self._due = now + self._tolerance - min(room * interval, self._tolerance)
 
     def take(self, now: float, wanted: int) -> int:
         """How many of `wanted` messages may go now; they are counted as sent."""

@@ -32,6 +32,7 @@ from engine.config.tables import AmbiguousPolicy
 from engine.model.content import Content
 from engine.model.disposition import Disposition, Outcome
 from engine.model.envelope import Chunk, Envelope
+from engine.model.event import Event
 from engine.storage import Pending, StorageError
 
 LEASE_ENVELOPES_MAX = 64
@@ -147,6 +148,10 @@ class Spool(Protocol):
 
     def settle(self, batches: Sequence[tuple[int, Sequence[Disposition]]], at: float) -> Pending[Settled]:
         """Apply (lease id, dispositions) batches in one commit. Lease id 0 = envelopes not leased."""
+        ...
+
+    def note(self, events: Sequence[Event], at: float) -> Pending[None]:
+        """Put events of the engine itself into the journal: they tell of no envelope."""
         ...
 
     def recover(

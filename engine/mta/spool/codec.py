@@ -321,4 +321,5 @@ def _event(
         disposition.mx_host,
         disposition.tls,
         round(disposition.seconds, 4),
+        disposition.category,
     )

@@ -22,7 +22,7 @@ from engine.keyring import KeyringError, RowKeyring, RowSealer
 from engine.model.content import Content
 from engine.model.disposition import Disposition
 from engine.model.envelope import Chunk, Envelope
-from engine.model.event import ChunkAccepted
+from engine.model.event import ChunkAccepted, Event
 from engine.mta.spool import codec
 from engine.mta.spool.api import (
     PROCESS_CRASHES_MAX,
@@ -344,6 +344,12 @@ class LmdbSpool(SpoolReads):
             while found and bytes(cursor.key()) <= self._due_position:
                 found = cursor.next()
             return codec.DUE_KEY.unpack(cursor.key())[0] / 1000 if found else None
+
+    def note(self, events: Sequence[Event], at: float) -> Pending[None]:
+        written = list(events)
+        if not written:  # a batch without events would take the place of the next one
+            return Pending.ready(None)
+        return self._committer.submit(lambda transaction: self._tables.write_events(transaction, at, written))
 
     def trim_events(self, before: int) -> Pending[None]:
         """Batches are whole: the one that holds `before` - 1 goes only if it ends there."""

@@ -296,6 +296,10 @@ class MemorySpool:
     def events(self, after: int, limit: int) -> list[tuple[int, bytes]]:
         return list(islice((batch for batch in self.disk.events if batch[0] > after), limit))
 
+    def note(self, events: Sequence[Event], at: float) -> Pending[None]:
+        self._write_events(at, list(events))
+        return Pending.ready(None)
+
     def trim_events(self, before: int) -> Pending[None]:
         starts = [sequence for sequence, _ in self.disk.events]
         ends = [following for _, following in pairwise([*starts, self.disk.next_event])]

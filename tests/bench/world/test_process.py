@@ -37,6 +37,9 @@ async def test_a_world_process_takes_mail_answers_and_ends(tmp_path):
         [message] = read_records(record)
         assert message.content == b"Message-ID: <1@from.test>\r\n\r\nHi\r\n"
         assert (await world.statistics())["totals"]["accepted"] == 1
+        timeline = await world.timeline()
+        assert sum(timeline["providers"]["box"]["accepted"]) == 1
+        assert timeline["now"] >= timeline["providers"]["box"]["begin"]
         pid = world.pid
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)

@@ -29,11 +29,15 @@ def test_greylisting_remembers_the_triplet_not_the_recipient():
     assert provider.greylisted("127.0.0.1", b"b@x", WHO, 5.0)
 
 
-def test_a_rate_lets_its_burst_through_and_then_its_interval():
-    provider = Provider("p", Manners(rate_per_minute=60, rate_burst=3))
-    assert [provider.over_rate(0.0) for _ in range(5)] == [False, False, False, True, True]
-    assert not provider.over_rate(1.0)
-    assert provider.over_rate(1.0)
+def test_connections_are_counted_for_each_source_and_in_all():
+    provider = Provider("p", Manners())
+    for source in ("127.0.0.1", "127.0.0.1", "127.0.0.2"):
+        provider.opened(source)
+    provider.closed("127.0.0.1")
+    assert provider.open_connections == 2
+    told = provider.statistics()
+    assert (told["connections"], told["connections_peak"], told["blocks"]) == (3, 2, 0)
+    assert told["sources"]["127.0.0.2"]["connections_peak"] == 1
 
 
 def test_a_provider_serves_its_domains_and_without_any_all():

@@ -1,6 +1,6 @@
 """The record file holds every accepted message, whatever octets its addresses have."""
 
-from bench.world.records import Accepted, RecordFile, read_records, text_of
+from bench.world.records import SECONDS_MAX, Accepted, RecordFile, Timeline, read_records, text_of
 
 
 def accepted(number, **facts):
@@ -36,3 +36,20 @@ def test_octets_that_are_no_utf8_become_text_that_json_can_hold(tmp_path):
     with RecordFile(path) as record:
         record([accepted(1, mail_from=text_of(b"a\xff\n@x"))])
     assert next(read_records(path)).mail_from == "a\\xff\n@x"
+
+
+def test_a_timeline_counts_by_second_from_the_first_one_on():
+    timeline = Timeline()
+    timeline.add(7.9, accepted=2)
+    timeline.add(10.0, refused=1)
+    timeline.add(10.9, accepted=1)
+    assert timeline.statistics() == {"begin": 7, "accepted": [2, 0, 0, 1], "refused": [0, 0, 0, 1]}
+
+
+def test_a_timeline_has_an_end():
+    timeline = Timeline()
+    timeline.add(0.0, accepted=1)
+    timeline.add(SECONDS_MAX - 1.0, accepted=1)
+    timeline.add(SECONDS_MAX + 5.0, accepted=1)
+    assert len(timeline.accepted) == SECONDS_MAX
+    assert sum(timeline.accepted) == 2

@@ -5,8 +5,10 @@ import pytest
 from bench.world.answers import Step
 from bench.world.manners import (
     PLAIN,
+    Gate,
     Manners,
     Moment,
+    Reputation,
     Starttls,
     Trouble,
     bounced,
@@ -260,10 +262,56 @@ def test_going_beyond_an_announced_mailmax_is_a_fault():
 
 def test_too_many_connections_get_421_for_a_banner():
     peer = Peer(Manners(connections_max=1), hello=b"")
-    peer.provider.open_connections = 2
+    peer.provider.opened("127.0.0.1")
+    peer.provider.opened("127.0.0.1")
     peer.connect(b"")
     assert peer.banner.startswith("421 4.7.0")
     assert peer.step is Step.CLOSE
+
+
+def test_a_rate_reply_that_is_a_421_closes_the_connection_and_is_counted():
+    peer = Peer(Manners(rate_per_minute=60, rate_burst=1, rate_reply="421 4.7.28 Rate limit"))
+    peer.say(ENVELOPE)
+    assert peer.codes(MESSAGE + ENVELOPE) == ["250", "421"]
+    assert peer.step is Step.CLOSE
+    assert (peer.counts["attempts"], peer.counts["rate_refusals"]) == (2, 1)
+    assert peer.provider.timeline.statistics() == {"begin": 0, "accepted": [1], "refused": [1]}
+
+
+def test_any_other_rate_reply_goes_on():
+    peer = Peer(Manners(rate_per_minute=60, rate_burst=1))
+    peer.say(ENVELOPE)
+    assert peer.codes(MESSAGE + ENVELOPE) == ["250", "451", "503", "554"]
+    assert peer.step is Step.READ
+    assert not peer.faults
+
+
+@pytest.mark.parametrize("gate", list(Gate))
+def test_a_blocked_source_is_turned_away_at_its_gate_until_the_block_is_over(gate):
+    reputation = Reputation(throttle_refusals=1, block_refusals=1, block_seconds=30.0, block_gate=gate)
+    peer = Peer(Manners(rate_per_minute=60, rate_burst=1, reputation=reputation))
+    peer.say(ENVELOPE)
+    assert peer.codes(MESSAGE + ENVELOPE)[1] == "451"
+    peer.now = 29.0
+    peer.connect()
+    replies = peer.banner + peer.greeting + (peer.say(ENVELOPE) if gate is not Gate.BANNER else "")
+    assert "reputation" in replies
+    assert ("250 2.1.0" in replies) == (gate is Gate.RCPT)
+    assert peer.counts["blocked_refusals"] == 1
+    peer.now = 60.0
+    peer.connect()
+    assert peer.codes(ENVELOPE) == ["250", "250", "354"]
+    assert peer.provider.statistics()["blocks"] == 1
+
+
+def test_the_answer_to_the_content_slows_down_with_each_connection():
+    peer = Peer(Manners(tarpit_per_connection=0.1, tarpit={"content": 1.0}))
+    peer.provider.opened("127.0.0.1")
+    peer.provider.opened("127.0.0.1")
+    peer.say(ENVELOPE)
+    assert peer.say(MESSAGE) == ""
+    assert (peer.step, peer.session.wait_seconds) == (Step.WAIT, pytest.approx(1.2))
+    assert peer.codes(b"") == ["250"]
 
 
 def test_greylisting_defers_the_first_attempt_and_takes_the_later_one():

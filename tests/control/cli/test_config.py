@@ -1,6 +1,7 @@
 """`emass config check` and `show`."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,57 @@ def test_a_key_file_that_is_missing_or_open_to_others_is_found(
     assert "chmod 600" in capsys.readouterr().err
     key.chmod(0o600)
     assert run(["config", "check"]) == 0
+
+
+def test_a_rule_that_cannot_work_is_named_and_exit_code_2(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text('[[engine.site]]\nprovider = "gogle"\nconnections = 3\n')
+    assert run(["config", "check"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out.startswith("error: emass.toml: [[engine.site]] 1 (provider gogle): never matches")
+    assert captured.err == f"emass: {file}: 1 of the rules for receivers cannot work\n"
+    assert run(["config", "check", "--json"]) == 2
+    facts = json.loads(capsys.readouterr().out)
+    assert not facts["ok"]
+    assert facts["shaping"][0] | {"text": ""} == {
+        "level": "error",
+        "layer": "emass.toml",
+        "where": "[[engine.site]] 1 (provider gogle)",
+        "text": "",
+        "cure": 'did you mean "google"?',
+    }
+
+
+def test_warnings_are_shown_and_do_no_harm(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text('[engine]\nshaping = "mine.toml"\n[[engine.site]]\nmx = "mx.a.test"\n')
+    file.with_name("mine.toml").write_text('[[site]]\nmx = "mx.b.test"\nconnections = 3\n')
+    assert run(["config", "check"]) == 0
+    warning, last = capsys.readouterr().out.splitlines()
+    assert warning.startswith(
+        "warning: emass.toml: [[engine.site]] 1 (mx mx.a.test): matches and says nothing"
+    )
+    assert last == f"{file}: correct"
+    assert run(["config", "check", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["ok"]
+
+
+def test_a_mistake_in_the_shaping_file_is_named_there(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text('[engine]\nshaping = "mine.toml"\n')
+    file.with_name("mine.toml").write_text("[[site]]\nconections = 3\n")
+    assert run(["config", "check"]) == 2
+    assert "mine.toml: [site[0]] conections: unknown key" in capsys.readouterr().err
+
+
+def test_the_examples_of_a_fresh_file_work_together(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from engine.config import render_commented_default
+
+    text = re.sub(r"(?m)^#   (?=\S)", "", render_commented_default())
+    keys = re.search(r"(?s)\[\[keys.dkim\]\].*?\n\n", text)
+    assert keys is not None
+    file.write_text(text.replace(keys[0], ""))
+    assert run(["config", "check"]) == 0
+    assert "error" not in capsys.readouterr().out
 
 
 def test_show_prints_what_was_set_and_resolved_prints_all(

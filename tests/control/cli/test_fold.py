@@ -115,6 +115,20 @@ def test_other_campaigns_are_left_out() -> None:
     assert fold.accepted == 0
 
 
+def test_changes_of_the_control_loop_are_no_attempts() -> None:
+    held = events.Adapted("out>mx", "lamp", "hold", None, 900.0, "spam", campaign=CAMPAIGN)
+    fold = filled(batch(1, held))
+    assert (fold.attempts, fold.accepted, by_domain(fold)) == (0, 0, {})
+
+
+def test_attempts_and_retries_are_counted_with_those_that_were_put_off() -> None:
+    fold = filled(
+        batch(1, attempt("Deferred", 1, "a.test"), attempt("Delivered", 2, "a.test")),
+        batch(3, attempt("Deferred", 1, "a.test", number=1), attempt("Bounced", 1, "a.test", number=2)),
+    )
+    assert (fold.attempts, fold.put_off, fold.retries, fold.put_off_again) == (4, 2, 2, 1)
+
+
 def test_a_deferred_envelope_is_retrying_until_it_ends() -> None:
     fold = filled(
         batch(1, attempt("Deferred", 1, rule="transient"), attempt("Deferred", 2, rule="transient"))

@@ -51,6 +51,14 @@ def test_a_line_tells_sent_rate_deferred_bounced_and_time_left() -> None:
     assert describe(held, meter).endswith("reading x.csv, 40 %")
 
 
+def test_a_forecast_stands_in_the_place_of_the_time_left() -> None:
+    meter = Meter()
+    meter.add(0, 0)
+    meter.add(2, 500)
+    told = Snapshot(StateCounts(accepted=1_000, delivered=500), 1_000, forecast="done in about 2 s")
+    assert describe(told, meter) == "500 of 1,000 sent, 250/s, 0 deferred, 0 bounced, done in about 2 s"
+
+
 def test_held_and_parked_envelopes_count_as_over() -> None:
     assert count_sent(StateCounts(accepted=9, delivered=1, ambiguous=2, quarantined=3)) == 6
 

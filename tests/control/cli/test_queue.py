@@ -9,7 +9,7 @@ import trio
 
 from bench.world.process import child_environment, world_process
 from control.cli.__main__ import run
-from tests.fakes.campaigns import SHY, STATES, Campaign, command, village
+from tests.fakes.campaigns import SHY, STATES, Campaign, Ran, command, emass, village
 
 
 @pytest.mark.slow
@@ -69,6 +69,41 @@ async def test_a_running_engine_answers_for_itself_and_is_not_disturbed(tmp_path
     assert engine["connections"] >= 0
     assert "An engine is running" in table.out
     assert not list((tmp_path / "job" / "bus").glob("cli-*"))  # who asks leaves nothing behind
+
+
+@pytest.mark.slow
+async def test_a_running_engine_explains_itself_and_does_as_it_is_told(tmp_path: Path) -> None:
+    async with world_process(village(slow_seconds=0.2)) as world:
+        campaign = Campaign(tmp_path, world, [f"reader{n}@village.test" for n in range(3_000)])
+
+        async def queue(*words: str) -> Ran:
+            return await emass("queue", *words, "--data", "job", folder=tmp_path)
+
+        async with trio.open_nursery() as nursery:
+            process: trio.Process = await nursery.start(_send, campaign)
+            with trio.fail_after(30):
+                while "What holds now" not in (explained := await queue("explain", "ann@village.test")).out:
+                    await trio.sleep(0.1)
+            facts = (await queue("explain", "village.test", "--json")).facts
+            pinned = await queue("pin", "mx.village.test", "connections=1", "--reason", "a test")
+            held = (await queue("explain", "village.test", "--json")).facts
+            wrong = await queue("pin", "mx.vilage.test", "connections=1", "--reason", "a test")
+            changes = (await queue("changes", "--path", "mx.village.test", "--json")).facts["changes"]
+            replayed = (await queue("changes", "--path", "mx.village.test", "--replay", "--json")).facts
+            shown = await queue("show")
+            process.send_signal(signal.SIGINT)
+        after = await queue("pin", "mx.village.test", "connections=1", "--reason", "a test")
+    assert explained.code == 0, explained.err
+    assert explained.out.startswith("ann@village.test -> mx.village.test -> mx.village.test\n")
+    assert (facts["engine"], facts["hosts"], facts["known"]) == (True, ["mx.village.test"], True)
+    assert (pinned.code, pinned.out) == (0, f"connections of {facts['path']} is pinned at 1\n")
+    assert held["state"]["pinned"] == {"connections": 1.0}
+    assert wrong.code == 1
+    assert f"no path is called 'mx.vilage.test'; known are: {facts['path']}" in wrong.err
+    assert changes[-1]["reason"] == "pinned: a test"
+    assert replayed["signals"] > 0
+    assert "Forecast: " in shown.out
+    assert (after.code, "no engine runs over job" in after.err) == (1, True)
 
 
 async def _send(campaign: Campaign, task_status: trio.TaskStatus[trio.Process]) -> None:

@@ -23,6 +23,7 @@ from control.cli.report import (
 )
 from engine.model.reply import FailureKind, Reply, TransportFailure, Verb
 from engine.mta.policy.classify import judge_failure, judge_reply
+from engine.mta.policy.forecast import Bound, Forecast
 from engine.mta.spool.api import StateCounts
 
 PROMISED = ["accepted", "delivered", "bounced", "deferred", "expired", "suppressed", "cancelled", "ambiguous"]
@@ -101,6 +102,19 @@ def test_the_sums_and_the_refused_lines_come_last() -> None:
     assert "10 accepted: 6 delivered, 2 bounced, 1 deferred, 1 ambiguous" in text
     assert "2 were ambiguous for a time" in text
     assert "4 lines of the list were refused, see data/refused.csv" in text
+
+
+def test_the_forecast_is_held_against_what_came_of_it() -> None:
+    forecast = Forecast("", 10, 60.0, 120.0, None, Bound.RATE, "")
+    report = CampaignReport(
+        StateCounts(accepted=1, delivered=1), 100.0, forecast=forecast, forecast_error=0.2004
+    )
+    facts = json.loads(report_json(report))
+    assert facts["forecast_seconds"] == {"low": 60.0, "expected": 120.0, "high": None}
+    assert facts["forecast_error"] == 0.2
+    assert "the forecast before the start was 2:00 (1:00 to ?)" in shown(report)
+    without = json.loads(report_json(CampaignReport(StateCounts(), 0.0)))
+    assert (without["forecast_seconds"], without["forecast_error"]) == (None, None)
 
 
 def test_reasons_that_ended_mail_stand_apart_from_those_that_delayed_it() -> None:

@@ -11,6 +11,7 @@ from engine.actors import connection as connection_actor
 from engine.actors.connection import needs_one_click
 from engine.actors.messages import BELL, ConnectionReady, Settle, Sign, Want
 from engine.config.tables import AmbiguousPolicy
+from engine.config.units import Duration
 from engine.model.content import Content, DkimIdentity
 from engine.model.disposition import DelayReason, Outcome
 from engine.model.reply import TransportFailure, Verb
@@ -39,9 +40,8 @@ async def go_idle(line: Line) -> None:
 # --- what receivers do ----------------------------------------------------------------------------------
 
 
-async def test_mail_is_delivered_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_actor, "IDLE_SECONDS", 0.1)
-    async with open_line() as line:
+async def test_mail_is_delivered_and_told() -> None:
+    async with open_line(idle_timeout=Duration(0.1)) as line:
         ids = await line.send(numbered(20))
         told = await line.settled(20)
         assert sorted(told) == ids
@@ -89,7 +89,7 @@ async def test_a_421_closes_the_connection_and_keeps_what_stands_behind_it() -> 
         ids = await line.send(people)
         told = await line.settled(8)
         assert [told[spool_id].outcome for spool_id in ids] == [D] * 3 + [Outcome.DEFERRED] + [R] * 4
-        assert told[ids[3]].rule == "421-closing"
+        assert told[ids[3]].category == "remote-system-error"
         end = await line.end()
         assert end.served == 4 or end.served == 3
         assert str(end.trouble).startswith("421")
@@ -161,11 +161,8 @@ async def test_it_asks_its_site_for_more_and_again_when_nothing_came_of_it() -> 
         assert [type(message) for message in line.desk.take("site")] == [Want]
 
 
-async def test_an_idle_connection_says_goodbye_and_that_is_no_trouble(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(connection_actor, "IDLE_SECONDS", 0.2)
-    async with open_line() as line:
+async def test_an_idle_connection_says_goodbye_and_that_is_no_trouble() -> None:
+    async with open_line(idle_timeout=Duration(0.2)) as line:
         end = await line.end()
         assert (end.reached, end.served, end.trouble, end.crashed) == (True, 0, None, False)
         assert line.world.statistics()["totals"].get("quit", 1)

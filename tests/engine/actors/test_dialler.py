@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from bench.world.manners import PLAIN, Manners, Starttls
 from engine.actors.dialler import HOSTS_TRIED_MAX, Dialler, Reached, located
-from engine.config.tables import TlsPolicy
+from engine.config.shaping import TlsPolicy
 from engine.config.units import Duration
 from engine.model.egress import MxHost, Source
 from engine.model.reply import FailureKind, Reply, TransportFailure, Verb
@@ -17,9 +17,7 @@ from tests.fakes.smtp_line import Line, open_line
 
 async def connect(line: Line, *, stop: trio.Event | None = None, source: Source | None = None) -> object:
     """Dial once more beside the line's own connection; a session that was reached is closed again."""
-    dialler = Dialler(
-        line.parts, line.memory, line.limits, source or line.source, trio.Event() if stop is None else stop
-    )
+    dialler = Dialler(line.parts, line.memory, source or line.source, trio.Event() if stop is None else stop)
     with trio.fail_after(10):
         reached = await dialler.connect(line.route)
     if isinstance(reached, Reached):

@@ -1,11 +1,18 @@
-"""What the actors share: compiled contents are few and made once."""
+"""What the actors share: compiled contents, and what is known of paths, providers and campaigns."""
+
+from typing import Any
 
 import pytest
 from trio.testing import MockClock
 
 from engine.actors import parts as parts_module
+from engine.actors.memory import PathMemory
+from engine.actors.parts import Parts
+from engine.config.shaping import ProviderRule, ShapingRule
+from engine.config.units import CountRange
+from engine.model.content import MessageClass
 from engine.mta.compose.errors import ContentError
-from tests.fakes.engine_house import letter, memory_parts
+from tests.fakes.engine_house import DOMAIN, SOURCE, host_route, letter, memory_parts
 
 
 async def test_a_content_is_compiled_once(autojump_clock: MockClock) -> None:
@@ -30,3 +37,79 @@ async def test_contents_in_memory_are_bounded(
     parts.compiled(2)
     parts.compiled(3)
     assert parts.compiled(1) is not first
+
+
+# --- paths and providers ---------------------------------------------------------------------------
+
+BIG = (ProviderRule(name="big", mx=("big.test",)),)
+
+
+def path(parts: Parts, site: str, *, domain: str = "", at: float = 0.0) -> PathMemory:
+    key = f"out>{site}/{domain}" if domain else f"out>{site}"
+    return parts.path(key, host_route("127.0.0.1", 25, site), SOURCE, domain, at)
+
+
+async def test_what_is_known_of_a_path_is_made_once(autojump_clock: MockClock) -> None:
+    parts = memory_parts()
+    memory = path(parts, "mx.test")
+    assert path(parts, "mx.test") is memory
+    assert path(parts, "mx2.test") is not memory
+    assert memory.provider.name == "mx.test", "a site of nobody that is known is its own provider"
+
+
+async def test_sites_of_one_provider_share_its_door_and_its_breaker(autojump_clock: MockClock) -> None:
+    parts = memory_parts(provider=BIG)
+    one, two = path(parts, "mx1.big.test"), path(parts, "mx2.big.test")
+    assert one.provider is two.provider
+    assert one.provider.name == "big"
+    assert path(parts, "mx.small.test").provider.breaker is not one.provider.breaker
+
+
+async def test_a_recipient_domain_with_rules_of_its_own_is_shaped_by_them(autojump_clock: MockClock) -> None:
+    rule = ShapingRule(domain="vip.test", connections=CountRange(1, 1))
+    parts = memory_parts(site=(rule,))
+    assert parts.ruled_domains == {"vip.test"}
+    assert path(parts, "mx.test", domain="vip.test").shaping.connections.ceiling == 1
+    assert path(parts, "mx.test").shaping.connections.ceiling == 20
+
+
+async def test_paths_that_are_remembered_are_bounded_and_one_that_rests_is_kept(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts_module, "PATHS_KEPT_MAX", 3)
+    parts = memory_parts()
+    path(parts, "mx0.test").suspend(60.0, "refused")
+    for number in range(1, 5):
+        path(parts, f"mx{number}.test", at=1.0)
+    assert list(parts.memory) == ["out>mx0.test", "out>mx3.test", "out>mx4.test"]
+
+
+# --- campaigns ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("facts", "domain"),
+    [
+        ({}, f"bounce.{DOMAIN}"),
+        ({"sending_domain": "shop.example"}, "shop.example"),
+    ],
+)
+async def test_what_a_campaign_is_to_scheduling_and_reactions(
+    facts: dict[str, Any], domain: str, autojump_clock: MockClock
+) -> None:
+    parts = memory_parts()
+    content = letter(workspace="shop", message_class=MessageClass.DEFAULT, **facts)
+    await parts.spool.put_content(content, 0.0)
+    standing = parts.standing(7)
+    assert (standing.message_class, standing.workspace) == (MessageClass.DEFAULT, "shop")
+    assert standing.sending_domain == domain
+    assert parts.standing(7) is standing
+
+
+async def test_a_campaign_without_content_is_bulk_of_nobody_until_it_has_one(
+    autojump_clock: MockClock,
+) -> None:
+    parts = memory_parts()
+    assert parts.standing(7).message_class is MessageClass.BULK
+    await parts.spool.put_content(letter(workspace="shop"), 0.0)
+    assert parts.standing(7).workspace == "shop"

@@ -17,12 +17,12 @@ Patch = pytest.MonkeyPatch
 # --- releasing ------------------------------------------------------------------------------------------
 
 
-async def test_ids_go_out_in_acceptance_order_over_domains_and_campaigns(
+async def test_ids_of_a_campaign_go_out_in_acceptance_order_over_its_domains(
     monkeypatch: Patch, autojump_clock: MockClock
 ) -> None:
     async with path_house(monkeypatch) as house:
-        await house.queue((1, 7, "a.test"), (2, 8, "b.test"), (3, 7, "b.test"), (4, 7, "a.test"))
-        await house.queue((5, 8, "a.test"), (6, 8, "b.test"))
+        await house.queue((1, 7, "a.test"), (2, 7, "b.test"), (3, 7, "b.test"), (4, 7, "a.test"))
+        await house.queue((5, 7, "a.test"), (6, 7, "b.test"))
         path = await house.route("a.test")
         await house.route("b.test")
         assert await house.credit(path, 4) == [1, 2, 3, 4]

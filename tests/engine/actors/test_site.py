@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 import trio
-from msgspec.structs import replace
 from trio.testing import MockClock
 
 from engine.actors import connection as connection_actor
@@ -20,12 +19,10 @@ from engine.actors.site import Site, connections_wanted, suspension_seconds
 from engine.config.units import Duration, Rate
 from engine.model.disposition import Outcome
 from engine.model.reply import FailureKind, Reply, TransportFailure, Verb
-from engine.mta.policy.site import site_limits
 from tests.fakes.engine_house import a_lease, host_route
 from tests.fakes.scripted_connections import PATH, open_house, start_site
 from tests.fakes.trees import until_quiet
 
-LIMITS = replace(site_limits([], "mx.test", ["mx.test"]), connections=20)
 REFUSED = TransportFailure(FailureKind.CONNECT_REFUSED, Verb.CONNECT, "refused")
 BUSY = Reply(421, None, ("too many connections",))
 Patch = pytest.MonkeyPatch
@@ -51,7 +48,7 @@ Patch = pytest.MonkeyPatch
 def test_how_many_connections_the_work_is_worth(
     ready: int, leased: int, open_now: int, limit: int, wanted: int
 ) -> None:
-    assert connections_wanted(ready, leased, open_now, replace(LIMITS, connections=limit)) == wanted
+    assert connections_wanted(ready, leased, open_now, limit) == wanted
 
 
 @pytest.mark.parametrize(
@@ -133,7 +130,8 @@ async def test_a_want_waits_for_the_next_offer(monkeypatch: Patch, autojump_cloc
 async def test_an_order_that_finds_no_room_is_tried_again(
     monkeypatch: Patch, autojump_clock: MockClock
 ) -> None:
-    async with open_house(monkeypatch, spooler_capacity=1, connections=2, rate=Rate(36_000, 3600.0)) as house:
+    slowly: dict[str, Any] = {"rate": Rate(36_000, 3600.0), "burst": Duration(1)}
+    async with open_house(monkeypatch, spooler_capacity=1, connections=2, **slowly) as house:
         house.desk.mailbox("spooler").put_nowait("somebody else's")
         await house.offer(4)
         await trio.sleep(2)
@@ -214,7 +212,7 @@ async def test_a_site_that_starts_again_goes_on_with_its_record(
         house.parts.sites.kill(PATH)
         await until_quiet()
         house.credits()
-        await start_site(house)
+        house.ref = await start_site(house)
         await house.offer(1, first=2)
         assert not house.names
         assert not house.credits()
@@ -232,7 +230,7 @@ async def test_connections_of_a_crashed_site_count_against_the_limit(
         assert len(old) == 2
         house.parts.sites.kill(PATH)
         await until_quiet()
-        await start_site(house)
+        house.ref = await start_site(house)
         await house.offer(100, first=101)
         await trio.sleep(1)
         assert house.names == old, "their last replies are awaited, and nobody is opened beside them"
@@ -250,7 +248,7 @@ async def test_idle_connections_of_a_crashed_site_make_room_at_once(
         old = house.names
         house.parts.sites.kill(PATH)
         await until_quiet()
-        await start_site(house)
+        house.ref = await start_site(house)
         assert not house.names
         await house.offer(100, first=101)
         assert len(house.names) == 2
@@ -297,11 +295,11 @@ async def test_new_hosts_are_used_by_the_next_connection(
         await house.tell(NewRoute(moved))
         await house.offer(1)
         assert owners[0].route == moved
-        assert owners[0].limits.connect_timeout_seconds == 5
+        assert owners[0].memory.shaping.connect_timeout_seconds == 5
         shown = repr(owners[0])
-        assert shown == "<Site mx.test via out: 0/1 connections, 1 ready>"
+        assert shown == "<Site mx.test via out: 0/1 connections, 0 + 1 ready>"
         await house.end(house.names[0], REFUSED)
-        assert "suspended 0.4 s" in repr(owners[0])
+        assert "rests 0.4 s: no connection succeeded" in repr(owners[0])
 
 
 async def test_the_end_of_a_connection_may_be_told_twice_or_never(

@@ -12,6 +12,7 @@ from engine.actors.messages import (
 )
 from engine.model.disposition import Outcome
 from engine.model.reply import FailureKind, Reply, TransportFailure, Verb
+from engine.mta.policy.governor_window import CAP_PROBE_SECONDS, MEASURE_SECONDS_MAX
 from engine.storage import SpaceLevel
 from tests.fakes.engine_house import RETRY
 from tests.fakes.scripted_connections import PATH, open_house
@@ -54,7 +55,7 @@ async def test_rests_grow_until_a_connection_is_ready_again(
         rests = []
         for number in range(3):
             await house.offer(1, first=number + 1)
-            await house.end(house.names[0], BUSY)
+            await house.end(house.names[0], REFUSED)
             rests.append(house.parts.memory[PATH].suspended_until - trio.current_time())
             await trio.sleep(rests[-1] + 0.6)
         assert rests == [pytest.approx(RETRY.first * factor) for factor in (1, 2, 4)]
@@ -63,7 +64,7 @@ async def test_rests_grow_until_a_connection_is_ready_again(
         assert house.parts.memory[PATH].failures == 0
 
 
-async def test_an_extra_connection_that_is_refused_lowers_the_ceiling_for_a_while(
+async def test_an_extra_connection_that_is_refused_lowers_the_window_for_minutes(
     monkeypatch: Patch, autojump_clock: MockClock
 ) -> None:
     async with open_house(monkeypatch, connections=9) as house:
@@ -71,15 +72,13 @@ async def test_an_extra_connection_that_is_refused_lowers_the_ceiling_for_a_whil
         one, two = house.names
         await house.ready(one)
         await house.end(two, BUSY)
-        assert house.parts.memory[PATH].suspended_until == 0
-        await house.ready(one)
-        open_now = len(house.names)
-        await trio.sleep(RETRY.first / 2)
-        assert len(house.names) == open_now < 9
-        await trio.sleep(RETRY.first)
-        for _ in range(6):
-            await house.ready(*house.names)
-        assert len(house.names) == 9
+        memory = house.parts.memory[PATH]
+        assert memory.rest(trio.current_time()) == (0.0, ""), "the other one goes on"
+        assert memory.governor.connections == 1
+        await trio.sleep(CAP_PROBE_SECONDS - 1)
+        assert house.names == [one]
+        await trio.sleep(MEASURE_SECONDS_MAX + 2)
+        assert len(house.names) == 2, "one more is tried"
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from engine.actors.messages import (
     Flush,
     Leased,
     LeaseFor,
+    Note,
     OrderLeases,
     PutContent,
     Queued,
@@ -25,6 +26,7 @@ from engine.actors.messages import (
 from engine.actors.parts import Parts
 from engine.actors.spooler import spooler
 from engine.model.disposition import Disposition, Outcome
+from engine.model.event import Adapted, decode_events
 from engine.mta.spool.api import Acceptance, SpoolError
 from engine.runtime.answer import ActorDied
 from engine.runtime.child import ChildState
@@ -333,6 +335,40 @@ async def test_a_commit_that_fails_is_its_crash_and_the_settle_is_kept(
         assert house.parts.spool.counts(CAMPAIGN).delivered == 1
         assert not house.parts.unsettled
         assert lease
+
+
+def noted(house: House) -> list[Adapted]:
+    batches = [decode_events(data) for _, data in house.parts.spool.events(0, 1_000)]
+    return [event for batch in batches for event in batch.events if isinstance(event, Adapted)]
+
+
+SLOWER = Adapted("out>mx.test", "big", "rate", 20.0, 5.0, "slow down", "rate")
+
+
+async def test_what_the_engine_notes_of_itself_is_in_the_journal(autojump_clock: MockClock) -> None:
+    async with open_house() as house:
+        await house.tell(Note([SLOWER]))
+        assert noted(house) == [SLOWER]
+
+
+async def test_a_note_that_came_while_it_was_dead_is_not_lost(autojump_clock: MockClock) -> None:
+    async with open_house() as house:
+        await house.crash(Note([SLOWER]), Note([SLOWER]))
+        assert noted(house) == [SLOWER, SLOWER]
+
+
+async def test_a_note_that_cannot_be_written_is_its_crash(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    def note(events: Any, at: float) -> Pending[None]:
+        pending: Pending[None] = Pending()
+        pending.fail(StorageError("the disk is gone"))
+        return pending
+
+    async with open_house() as house:
+        monkeypatch.setattr(house.parts.spool, "note", note)
+        await house.tell(Note([SLOWER]))
+        assert house.crashes.names == ["spooler"]
 
 
 async def test_an_unknown_message_is_a_bug_and_asks_in_hand_are_failed(autojump_clock: MockClock) -> None:

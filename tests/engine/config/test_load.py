@@ -9,11 +9,15 @@ from engine.config import (
     AmbiguousPolicy,
     Config,
     ConfigError,
+    CountRange,
     Duration,
+    ProviderRule,
     Rate,
+    RateRange,
     SiteRule,
     TlsPolicy,
     load_config,
+    load_shaping,
 )
 
 
@@ -45,6 +49,10 @@ def test_a_file_overrides_the_defaults(tmp_path: Path) -> None:
             rate = "100/min"
             tls = "required"
             connections = 3
+            [[engine.site]]
+            provider = "orange"
+            connections = "2..10"
+            rate = "10/min..600/min"
             [resolver]
             servers = ["127.0.0.1:5353", "[::1]:53"]
             """,
@@ -57,6 +65,11 @@ def test_a_file_overrides_the_defaults(tmp_path: Path) -> None:
     assert config.engine.source[0].address == "127.0.0.2"
     assert config.engine.site == (
         SiteRule(mx="google.com", rate=Rate(100, 60), tls=TlsPolicy.REQUIRED, connections=3),
+        SiteRule(
+            provider="orange",
+            connections=CountRange(2, 10),
+            rate=RateRange(Rate(10, 60), Rate(600, 60)),
+        ),
     )
     assert [server.port for server in config.resolver.servers] == [5353, 53]
 
@@ -80,6 +93,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
             "EMASS_RESOLVER__SERVERS": '["127.0.0.1:54"]',
             "EMASS_ENGINE__SOURCE": '[{name = "x", address = "127.0.0.3"}]',
             "EMASS_ENGINE__AMBIGUOUS": "hold",
+            "EMASS_ENGINE__SITE": '[{connections = "2..5"}]',
             "EMASS_CONFIG": "is no override",
             "PATH": "/bin",
         },
@@ -91,6 +105,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
     assert config.resolver.servers[0].port == 54
     assert config.engine.source[0].name == "x"
     assert config.engine.ambiguous is AmbiguousPolicy.HOLD
+    assert config.engine.site == (SiteRule(connections=CountRange(2, 5)),)
 
 
 def test_tables_of_other_packages_are_left_to_them(tmp_path: Path) -> None:
@@ -132,6 +147,23 @@ def test_tables_of_other_packages_are_left_to_them(tmp_path: Path) -> None:
         ('[[engine.site]]\nrate = "100"', "engine.site[0]", "rate", "100/min", ""),
         ('[[engine.site]]\ntls = "yes"', "engine.site[0]", "tls", '"never"', ""),
         ("[[engine.site]]\nconnections = 3000", "engine", "site", "exceed connections_max", ""),
+        ("[[engine.site]]\nconnections = 0", "engine.site[0]", "connections", "at least 1", ""),
+        ('[[engine.site]]\nconnections = "5..2"', "engine.site[0]", "connections", "floor (5) above", ""),
+        ("[[engine.site]]\nconnections = [2, 5]", "engine.site[0]", "connections", '"2..10"', ""),
+        ('[[engine.site]]\nrate = "2/s..1/s"', "engine.site[0]", "rate", "floor (2/s) above", ""),
+        ('[[engine.site]]\nworkspace = "a"\ntls = "never"', "engine.site[0]", "tls", "every workspace", ""),
+        ("[[engine.share]]\nweight = 3.0", "engine.share[0]", "workspace", "workspace or campaign", ""),
+        (
+            '[[engine.share]]\nworkspace = "a"\n' * 2,
+            "engine",
+            "share",
+            "'workspace a' stands there twice",
+            "",
+        ),
+        ('[[engine.warmup]]\nsource = "a"', "engine.warmup[0]", "per_day", "is missing", ""),
+        ('[[engine.provider]]\nname = "a"', "engine.provider[0]", "mx", "hosts or domains", ""),
+        ("[engine]\nconnections = 5", "engine", "connections", "unknown key", "it belongs in [engine.site]"),
+        ("[engine]\nshaping = 5", "engine", "shaping", "the path of a file", ""),
         ("[resolver]\nservers = []", "resolver", "servers", "at least one", ""),
         ('[resolver]\nservers = ["1.1.1.1"]', "resolver", "servers[0]", "has no port", ""),
         ('[limits]\ndisk_stop = "3 GB"', "limits", "disk_stop", "not below disk_refuse", ""),
@@ -198,3 +230,64 @@ def test_a_missing_or_undecodable_file_is_one_clear_line(tmp_path: Path) -> None
 def test_a_replaced_table_is_checked_again() -> None:
     with pytest.raises(ValueError, match="disk_stop"):
         replace(Config().limits, disk_refuse=Config().limits.disk_stop)
+
+
+# --- the file of shaping that an operator writes ----------------------------------------------------------
+
+
+def test_the_shaping_file_is_read_beside_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(
+        """
+        version = 1
+        [[provider]]
+        name = "mine"
+        mx = ["mx.mine.example"]
+        [[site]]
+        provider = "mine"
+        connections = "2..4"
+        """
+    )
+    config = load_config(write(tmp_path, '[engine]\nshaping = "mine.toml"\n'), {})
+    assert config.engine.shaping == str(tmp_path.resolve() / "mine.toml")
+    file = config.engine.shaping.file
+    assert file is not None
+    assert file.provider == (ProviderRule(name="mine", mx=("mx.mine.example",)),)
+    assert file.site == (SiteRule(provider="mine", connections=CountRange(2, 4)),)
+    named = load_config(None, {"EMASS_ENGINE__SHAPING": str(tmp_path / "mine.toml")})
+    assert named.engine.shaping.file == file
+
+
+@pytest.mark.parametrize(
+    ("text", "table", "key", "problem", "hint"),
+    [
+        ("version = 7", "", "version", "must be 1", ""),
+        ("[[site]]\nconections = 3", "site[0]", "conections", "unknown key", 'did you mean "connections"?'),
+        ("[[sites]]\nconnections = 3", "", "sites", "unknown table", 'did you mean "site"?'),
+        ("[[provider]]\nconnections = 3", "provider[0]", "connections", "unknown key", "belongs in [site]"),
+        ('[[site]]\n[[site]]\ntls = "requird"', "site[1]", "tls", '"required"', '"required"?'),
+        ('[[site]]\nrate = "5"', "site[0]", "rate", "100/min", ""),
+        ("[[site]", "", "", "is not TOML", ""),
+    ],
+)
+def test_a_mistake_in_the_shaping_file_is_named_there(
+    tmp_path: Path, text: str, table: str, key: str, problem: str, hint: str
+) -> None:
+    shaping = tmp_path / "mine.toml"
+    shaping.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path, '[engine]\nshaping = "mine.toml"\n'), {})
+    error = caught.value
+    assert (error.file, error.table, error.key) == (str(shaping.resolve()), table, key)
+    assert problem in error.problem
+    assert hint in error.hint
+
+
+def test_a_shaping_file_that_is_not_there_says_who_names_it(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"mine.toml: does not exist \(\[engine\] shaping names it\)"):
+        load_config(write(tmp_path, '[engine]\nshaping = "mine.toml"\n'), {})
+
+
+def test_a_shaping_file_of_thousands_of_rules_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "big.toml"
+    path.write_text("".join(f'[[site]]\ndomain = "d{i}.example"\nconnections = 3\n' for i in range(2_000)))
+    assert len(load_shaping(path).site) == 2_000

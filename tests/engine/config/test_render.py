@@ -9,7 +9,8 @@ from msgspec.structs import fields
 
 from engine.config import Config, load_config
 from engine.config.render import find_origins, render_commented_default, render_toml
-from engine.config.tables import DkimKeyFile, EngineTable, SiteRule, SourceRule
+from engine.config.shaping import SITE_DEFAULTS, ProviderRule, ShapingRule, ShareRule, WarmUpPlan
+from engine.config.tables import DkimKeyFile, EngineTable, SourceRule
 
 FULL = """
 [node]
@@ -26,6 +27,21 @@ rate = "100/min"
 chunking = false
 [[engine.site]]
 connections = 7
+[[engine.site]]
+provider = "google"
+connections = "2..8"
+provider_rate = "10/min..300/min"
+burst = "1 min"
+[[engine.provider]]
+name = "mine"
+hosts = ["mx.mine.example"]
+[[engine.share]]
+campaign = 3
+weight = 0.5
+[[engine.warmup]]
+source = "ip-1"
+per_day = [50, 100]
+overflow = false
 [resolver]
 servers = ["[::1]:53"]
 """
@@ -54,18 +70,36 @@ def test_the_examples_in_the_default_file_are_valid(tmp_path: Path) -> None:
     path = tmp_path / "emass.toml"
     path.write_text(text)
     config = load_config(path, {})
-    assert len(config.engine.site) == 3
+    assert len(config.engine.site) == 6
     assert config.engine.source
+    assert config.engine.provider
+    assert config.engine.share
+    assert config.engine.warmup
     assert config.keys.dkim
 
 
 @pytest.mark.parametrize(
-    "table", [*[f.type for f in fields(Config)], EngineTable, SourceRule, SiteRule, DkimKeyFile]
+    "table",
+    [
+        *[f.type for f in fields(Config) if f.name != "engine"],
+        *(EngineTable, SourceRule, ProviderRule, ShapingRule, ShareRule, WarmUpPlan, DkimKeyFile),
+    ],
 )
 def test_the_default_file_mentions_every_key(table: type[Struct]) -> None:
     text = render_commented_default()
     for field in fields(table):
         assert re.search(rf"(?m)^#? *{field.name} = |\[{{1,2}}[a-z.]*{field.name}\]", text), field.name
+
+
+def test_the_default_file_tells_what_holds_where_no_rule_says_anything() -> None:
+    text = re.sub(r"\n# ", " ", render_commented_default())
+    told = re.search(r"What no rule says: (.*)", text)
+    assert told is not None
+    for field in fields(SITE_DEFAULTS):
+        value = getattr(SITE_DEFAULTS, field.name)
+        if value and value is not True:
+            shown = getattr(value, "value", str(value))
+            assert re.search(rf'{field.name} "?{shown}"?[,.]', told[1]), field.name
 
 
 @pytest.mark.parametrize("text", ["", FULL])
@@ -77,6 +111,14 @@ def test_what_is_shown_can_be_pasted_back(tmp_path: Path, text: str) -> None:
         shown = tmp_path / f"shown-{resolved}.toml"
         shown.write_text(render_toml(config, find_origins(path, {}), resolved=resolved))
         assert load_config(shown, {}) == config
+
+
+def test_the_shaping_file_is_shown_as_its_path(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("[[site]]\nconnections = 4\n")
+    path = tmp_path / "emass.toml"
+    path.write_text('[engine]\nshaping = "mine.toml"\n')
+    shown = render_toml(load_config(path, {}), find_origins(path, {}), resolved=False)
+    assert shown == f'[engine]\nshaping = "{tmp_path.resolve()}/mine.toml"  # from file\n'
 
 
 def test_each_value_that_is_no_default_names_its_origin(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import pytest
 from msgspec.structs import replace
 
 from engine.config.tables import (
-    SITE_DEFAULTS,
     Config,
     EngineTable,
     LimitsTable,
@@ -19,11 +18,6 @@ def test_the_defaults_are_a_whole_configuration():
     config = Config()
     assert config.engine.smtp_port == 25
     assert config.limits.disk_stop < config.limits.disk_refuse
-
-
-def test_the_site_defaults_say_everything_but_a_rate():
-    unsaid = {key for key in SITE_DEFAULTS.__struct_fields__ if getattr(SITE_DEFAULTS, key) is None}
-    assert unsaid == {"rate"}
 
 
 @pytest.mark.parametrize(

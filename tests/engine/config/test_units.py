@@ -1,10 +1,22 @@
 """Texts with units: what they mean, what is refused, and that they print what they parse."""
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.config.units import DURATION_SECONDS_MAX, Duration, HostPort, Rate, Size, UnitError
+from engine.config.units import (
+    DURATION_SECONDS_MAX,
+    CountRange,
+    Duration,
+    HostPort,
+    Rate,
+    RateRange,
+    Size,
+    UnitError,
+    parse_unit,
+)
 
 
 @pytest.mark.parametrize(
@@ -25,13 +37,24 @@ from engine.config.units import DURATION_SECONDS_MAX, Duration, HostPort, Rate, 
         (Rate, "5 / s", Rate(5, 1)),
         (Rate, "10000/h", Rate(10_000, 3600)),
         (Rate, "1/d", Rate(1, 86_400)),
+        (CountRange, 5, CountRange(1, 5)),
+        (CountRange, "5", CountRange(1, 5)),
+        (CountRange, "2..10", CountRange(2, 10)),
+        (CountRange, " 3 .. 3 ", CountRange(3, 3)),
+        (RateRange, "100/min", RateRange(Rate(10, 60), Rate(100, 60))),
+        (RateRange, "5/min", RateRange(Rate(5, 600), Rate(5, 60))),
+        (RateRange, "10/min..600/min", RateRange(Rate(10, 60), Rate(600, 60))),
+        (RateRange, "1/min .. 1/s", RateRange(Rate(1, 60), Rate(1, 1))),
+        (RateRange, Rate(20, 1), RateRange(Rate(2, 1), Rate(20, 1))),
         (HostPort, "127.0.0.1:53", "127.0.0.1:53"),
         (HostPort, "[::1]:5353", "[::1]:5353"),
         (HostPort, "dns.example.org:53", "dns.example.org:53"),
     ],
 )
-def test_texts_with_units_mean_what_they_say(kind: type, text: str, value: object) -> None:
-    assert kind.parse(text) == value  # type: ignore[attr-defined]
+def test_texts_with_units_mean_what_they_say(kind: type, text: object, value: object) -> None:
+    parsed = parse_unit(kind, text)
+    assert parsed == value
+    assert parse_unit(kind, parsed) == value  # what is parsed already passes
 
 
 @pytest.mark.parametrize(
@@ -53,6 +76,21 @@ def test_texts_with_units_mean_what_they_say(kind: type, text: str, value: objec
         (Rate, "100/ms"),
         (Rate, "100"),
         (Rate, 100),
+        (CountRange, 0),
+        (CountRange, -1),
+        (CountRange, True),
+        (CountRange, 2.0),
+        (CountRange, "0..5"),
+        (CountRange, "5..2"),
+        (CountRange, "2.."),
+        (CountRange, "2...4"),
+        (CountRange, "9999999999"),
+        (RateRange, 5),
+        (RateRange, "5"),
+        (RateRange, "0/s..5/s"),
+        (RateRange, "2/s..100/min"),
+        (RateRange, "1/s..2/s..3/s"),
+        (RateRange, "1/s.."),
         (HostPort, "127.0.0.1"),
         (HostPort, "::1:53"),
         (HostPort, "host:0"),
@@ -63,7 +101,7 @@ def test_texts_with_units_mean_what_they_say(kind: type, text: str, value: objec
 )
 def test_a_text_without_a_clear_unit_is_refused(kind: type, text: object) -> None:
     with pytest.raises(UnitError):
-        kind.parse(text)  # type: ignore[attr-defined]
+        parse_unit(kind, text)
 
 
 @given(st.integers(0, int(DURATION_SECONDS_MAX * 1000)))
@@ -83,6 +121,41 @@ def test_a_rate_prints_a_text_that_parses_to_itself(count: int, unit: str) -> No
     assert str(rate) == f"{count}/{unit}"
     assert Rate.parse(str(rate)) == rate
     assert hash(Rate.parse(str(rate))) == hash(rate)
+
+
+RATES = st.tuples(st.integers(1, 10**9), st.sampled_from(["s", "min", "h", "d"])).map(
+    lambda pair: Rate.parse(f"{pair[0]}/{pair[1]}")
+)
+
+
+@given(st.integers(1, 10**9 - 1), st.integers(1, 10**9 - 1))
+def test_a_range_of_counts_prints_a_text_that_parses_to_itself(one: int, other: int) -> None:
+    value = CountRange(min(one, other), max(one, other))
+    assert CountRange.parse(str(value)) == value
+    assert hash(CountRange.parse(str(value))) == hash(value)
+
+
+@given(RATES, RATES)
+def test_a_range_of_rates_prints_a_text_that_parses_to_itself(one: Rate, other: Rate) -> None:
+    floor, ceiling = sorted((one, other), key=lambda rate: rate.per_second)
+    for value in (RateRange(floor, ceiling), RateRange.up_to(ceiling)):
+        assert RateRange.parse(str(value)) == value
+        assert value.floor.per_second <= value.ceiling.per_second
+
+
+@given(st.text(alphabet="0123456789./smind ", max_size=20))
+def test_any_text_is_a_range_or_a_unit_error(text: str) -> None:
+    for kind in (CountRange, RateRange):
+        with contextlib.suppress(UnitError):
+            assert isinstance(parse_unit(kind, text), kind)
+
+
+def test_a_range_is_a_fact_that_does_not_change_and_says_what_it_is() -> None:
+    value = CountRange(2, 5)
+    with pytest.raises(AttributeError):
+        value.floor = 3
+    assert repr(value) == "CountRange(2, 5)"
+    assert value != 5
 
 
 def test_a_rate_is_a_fact_that_does_not_change() -> None:

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from engine.model.disposition import Outcome
 from engine.model.event import (
+    Adapted,
+    Bounced,
     ChunkAccepted,
     Delivered,
     EnvelopeEvent,
@@ -22,9 +24,11 @@ NUMBER = st.integers(0, 2**64 - 1)
 ENVELOPE_EVENTS = st.builds(
     lambda kind, *fields: kind(*fields),
     st.sampled_from(EnvelopeEvent.__args__),
-    NUMBER, NUMBER, NUMBER, TEXT, st.integers(0, 255), *[TEXT] * 8, st.floats(0, 1e6),
+    NUMBER, NUMBER, NUMBER, TEXT, st.integers(0, 255), *[TEXT] * 8, st.floats(0, 1e6), TEXT,
 )  # fmt: skip
-EVENTS = st.one_of(ENVELOPE_EVENTS, st.builds(ChunkAccepted, NUMBER, TEXT, NUMBER))
+VALUE = st.none() | st.floats(0, 1e6)
+ADAPTED = st.builds(Adapted, TEXT, TEXT, TEXT, VALUE, VALUE, TEXT, TEXT, TEXT, NUMBER)
+EVENTS = st.one_of(ENVELOPE_EVENTS, ADAPTED, st.builds(ChunkAccepted, NUMBER, TEXT, NUMBER))
 BATCHES = st.builds(
     EventBatch, TEXT, TEXT, st.integers(1, 2**63), st.floats(0, 4e9), TEXT, st.lists(EVENTS).map(tuple)
 )
@@ -46,11 +50,20 @@ def test_every_outcome_but_a_return_has_an_event_of_its_own() -> None:
 
 
 def test_a_field_that_a_newer_program_adds_is_skipped() -> None:
-    event = ["delivered", 1, 2, 3, "d.example", 0, "content", "250", "", "", "", "", "", "", 0.5, "new", 7]
+    fields = ["d.example", 0, "content", "250", "", "", "", "", "", "", 0.5, "delivered"]
+    event = ["delivered", 1, 2, 3, *fields, "new", 7]
     octets = msgspec.msgpack.encode(["node", "epoch", 5, 9.0, "node", [event], {"new": True}])
     (found,) = decode_events(octets).events
     assert isinstance(found, Delivered)
     assert (found.spool_id, found.reply, found.seconds) == (3, "250", 0.5)
+
+
+def test_events_of_before_there_were_categories_are_read() -> None:
+    event = ["bounced", 1, 2, 3, "d.example", 0, "rcpt", "550", "", "", "", "", "", "", 0.5]
+    octets = msgspec.msgpack.encode(["node", "epoch", 5, 9.0, "node", [event]])
+    (found,) = decode_events(octets).events
+    assert isinstance(found, Bounced)
+    assert found.category == ""
 
 
 @given(st.binary(max_size=64))

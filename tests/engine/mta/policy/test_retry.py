@@ -14,7 +14,7 @@ MIDDLE = 0.5  # dice that fall on no jitter
 
 
 @pytest.mark.parametrize(
-    ("attempt", "left", "chance", "greylisted", "pause"),
+    ("attempt", "left", "chance", "blameless", "pause"),
     [
         (0, 9e9, MIDDLE, False, 300),
         (1, 9e9, MIDDLE, False, 600),
@@ -34,9 +34,9 @@ MIDDLE = 0.5  # dice that fall on no jitter
     ],
 )
 def test_the_next_attempt(
-    attempt: int, left: float, chance: float, greylisted: bool, pause: float | None
+    attempt: int, left: float, chance: float, blameless: bool, pause: float | None
 ) -> None:
-    due = retry_at(TABLE, attempt, NOW, NOW + left, chance, greylisted=greylisted)
+    due = retry_at(TABLE, attempt, NOW, NOW + left, chance, blameless=blameless)
     assert due == (None if pause is None else pytest.approx(NOW + pause, abs=1e-3))
 
 
@@ -58,11 +58,11 @@ tables = st.builds(
 
 @given(tables, st.integers(0, 255), st.floats(0.1, 1e6), st.floats(0.0, 1.0, exclude_max=True), st.booleans())
 def test_it_lies_between_now_and_the_expiry_and_within_the_jitter(
-    table: RetryTable, attempt: int, left: float, chance: float, greylisted: bool
+    table: RetryTable, attempt: int, left: float, chance: float, blameless: bool
 ) -> None:
     expires_at = NOW + left
-    due = retry_at(table, attempt, NOW, expires_at, chance, greylisted=greylisted)
-    pause = min(table.first * table.factor ** (0 if greylisted else min(attempt, 64)), table.max)
+    due = retry_at(table, attempt, NOW, expires_at, chance, blameless=blameless)
+    pause = min(table.first * table.factor ** (0 if blameless else min(attempt, 64)), table.max)
     slack = 1e-3  # a double holds wall seconds to a quarter of a microsecond
     if due is None:
         assert left <= max(pause * (1 - table.jitter), table.first / 2) + EXPIRY_MARGIN_SECONDS + slack
@@ -71,3 +71,12 @@ def test_it_lies_between_now_and_the_expiry_and_within_the_jitter(
     assert due - NOW <= pause * (1 + table.jitter) + slack
     brought_forward = expires_at - EXPIRY_MARGIN_SECONDS
     assert due - NOW >= pause * (1 - table.jitter) - slack or due == brought_forward
+
+
+def test_a_delay_that_the_reply_names_is_kept_and_never_shortened() -> None:
+    assert retry_at(TABLE, 5, NOW, NOW + 9e9, 0.0, after_seconds=600) == NOW + 600
+    assert retry_at(TABLE, 0, NOW, NOW + 9e9, 1.0, after_seconds=600) == pytest.approx(NOW + 720)
+
+
+def test_a_named_delay_beyond_the_expiry_brings_the_last_attempt_forward() -> None:
+    assert retry_at(TABLE, 0, NOW, NOW + 2_000, MIDDLE, after_seconds=7_200) == NOW + 1_999

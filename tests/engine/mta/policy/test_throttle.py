@@ -104,3 +104,59 @@ def test_after_the_wait_one_message_may_go_and_not_before(
     if wait > interval * 1e-3:
         assert throttle.take(now + wait - interval * 1e-3, 1) == 0
     assert throttle.take(now + wait + interval * 1e-3, 1) == 1
+
+
+def test_a_burst_may_be_shorter_and_is_one_message_at_least() -> None:
+    assert Throttle(Rate(100, 1.0), START, burst_seconds=0.25).take(START + 60, 99) == 25
+    assert Throttle(Rate(2, 1.0), START, burst_seconds=0.25).take(START + 60, 99) == 1
+    assert Throttle(Rate(100, 1.0), START, burst_seconds=0.0).take(START + 60, 99) == 1
+
+
+def test_a_raise_opens_no_burst() -> None:
+    throttle = Throttle(Rate(10, 1.0), START)
+    throttle.take(START, 9)
+    for _ in range(20):
+        throttle.set_rate((throttle.per_second or 0.0) * 1.5, START)
+        assert throttle.take(START, 99) == 0
+    rested = Throttle(Rate(10, 1.0), START)
+    rested.set_rate(1_000.0, START + 60)
+    assert rested.take(START + 60, 9_999) == 10
+
+
+def test_a_cut_keeps_what_was_sent_counted() -> None:
+    throttle = Throttle(Rate(100, 1.0), START)
+    assert throttle.take(START + 60, 999) == 100
+    throttle.set_rate(0.5, START + 60)
+    assert throttle.wait_seconds(START + 60) == pytest.approx(2.0)
+    assert throttle.take(START + 61.9, 9) == 0
+    assert throttle.take(START + 62, 9) == 1
+
+
+def test_to_unlimited_and_back_one_message_may_go() -> None:
+    throttle = Throttle(Rate(10, 1.0), START)
+    throttle.set_rate(None, START)
+    assert throttle.per_second is None
+    assert throttle.take(START, 5_000) == 5_000
+    throttle.set_rate(4.0, START + 1)
+    assert throttle.take(START + 1, 9) == 1
+    assert throttle.wait_seconds(START + 1) == pytest.approx(0.25)
+    throttle.set_rate(4.0, START + 1)
+    assert throttle.wait_seconds(START + 1) == pytest.approx(0.25)
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0.0, 3.0), st.integers(0, 200), st.floats(0.1, 500.0)), min_size=1, max_size=40
+    )
+)
+def test_however_the_rate_moves_no_more_goes_than_the_rates_add_up_to(
+    steps: list[tuple[float, int, float]],
+) -> None:
+    throttle = Throttle(Rate(10, 1.0), START, burst_seconds=0.25)
+    now, allowed, sent = START, 1.0, 0
+    for pause, wanted, per_second in steps:
+        now += pause
+        allowed += pause * (throttle.per_second or 0.0)
+        sent += throttle.take(now, wanted)
+        assert sent <= allowed + 1e-3
+        throttle.set_rate(per_second, now)

@@ -1,0 +1,200 @@
+"""What is known of paths and providers while no actor lives for them: an idle site is this record.
+
+`PathMemory` joins what limits one egress path: its governor (window and rate, which move), its throttles,
+its rests, and the door it shares with all sites of its provider (`ProviderMemory`: places, rate,
+reactions, circuit breaker). The site asks it how many messages may go and how many connections may be
+opened; connections tell it, through `feedback`, how they fared. Decides only by asking policy; what
+changes is noted as an event with its reason. Nothing here waits or fails.
+"""
+
+import math
+from collections.abc import Callable
+
+from engine.actors.warming import WarmUpAccount
+from engine.model.event import Adapted
+from engine.mta.policy.breaker import Breaker
+from engine.mta.policy.governor import Change, Governor, Knob
+from engine.mta.policy.governor_rate import START_PER_SECOND
+from engine.mta.policy.governor_window import FIRST_CONNECTIONS
+from engine.mta.policy.reactions import Reactions
+from engine.mta.policy.shaping import Shaping
+from engine.mta.policy.slots import Slots
+from engine.mta.policy.throttle import Throttle
+from engine.mta.proto.smtp_options import PipeliningVerdict
+
+# Of a rate that was found by trying: whoever counts in single messages must not see us in clumps.
+FOUND_BURST_SECONDS = 0.04
+
+REOPEN_SECONDS, REOPEN_SECONDS_MAX = 1.0, 60.0
+
+Note = Callable[[Adapted], None]
+
+
+class ProviderMemory:
+    """One provider over one source: the door that all its sites share."""
+
+    __slots__ = (
+        "breaker",
+        "name",
+        "reactions",
+        "rest_reason",
+        "rest_until",
+        "slots",
+        "source",
+        "throttle",
+        "warmup",
+    )
+
+    def __init__(self, name: str, source: str, shaping: Shaping, breaker: Breaker, now: float) -> None:
+        self.name = name
+        self.source = source
+        self.breaker = breaker
+        self.reactions = Reactions()
+        self.slots = Slots(shaping.provider_connections)
+        rate = shaping.provider_rate
+        self.throttle = Throttle(None if rate is None else rate.ceiling, now, shaping.burst_seconds)
+        self.warmup: WarmUpAccount | None = None
+        self.rest_until = 0.0  # monotonic seconds
+        self.rest_reason = ""
+
+    def __repr__(self) -> str:
+        return f"<Provider {self.name} via {self.source}: {self.slots!r}>"
+
+
+class PathMemory:
+    """One egress path. Outlives its site actor."""
+
+    __slots__ = (
+        "failures",
+        "governor",
+        "key",
+        "note",
+        "opening",
+        "provider",
+        "reopen_at",
+        "reopen_seconds",
+        "shaping",
+        "suspended_until",
+        "suspended_why",
+        "throttle",
+        "tls_broken_until",
+        "verdict",
+    )
+
+    def __init__(
+        self,
+        key: str,
+        shaping: Shaping,
+        provider: ProviderMemory,
+        note: Note,
+        now: float,
+        *,
+        hasty: bool = False,
+    ) -> None:
+        """`hasty`: a relay of our own, whose limits its operator tells; nothing is found out by trying."""
+        self.key = key
+        self.shaping = shaping
+        self.provider = provider
+        self.note = note
+        known = shaping.rate is not None or hasty
+        self.governor = Governor(
+            shaping.connections,
+            shaping.rate,
+            now,
+            start_connections=shaping.connections.ceiling if hasty else FIRST_CONNECTIONS,
+            start_per_second=math.inf if known else START_PER_SECOND,
+        )
+        burst = FOUND_BURST_SECONDS if shaping.rate is None else shaping.burst_seconds
+        self.throttle = Throttle(None, now, burst)
+        self.throttle.set_rate(self.governor.rate_per_second, now)
+        self.opening = Throttle(shaping.connection_rate, now)
+        self.reopen_at = now  # no dial before: the last ones were turned away
+        self.reopen_seconds = REOPEN_SECONDS
+        self.verdict = PipeliningVerdict()
+        self.failures = 0  # connections in a row that never became ready
+        self.suspended_until = 0.0  # monotonic seconds
+        self.suspended_why = ""
+        self.tls_broken_until: dict[str, float] = {}  # host name -> monotonic seconds
+
+    def __repr__(self) -> str:
+        return f"<Path {self.key}: {self.governor!r}>"
+
+    # --- what may be done now --------------------------------------------------------------------------
+
+    def rest(self, now: float) -> tuple[float, str]:
+        """Until when nothing goes over this path, and why; (0, "") when it does not rest."""
+        until, why = self.suspended_until, self.suspended_why
+        if self.provider.rest_until > until:
+            until, why = self.provider.rest_until, self.provider.rest_reason
+        if self.governor.paused_until > until:
+            until, why = self.governor.paused_until, "the receiver asked for a pause"
+        return (until, why) if until > now else (0.0, "")
+
+    def take(self, now: float, wanted: int) -> int:
+        """How many of `wanted` messages may go now; they are counted as sent."""
+        count = self.throttle.take(now, wanted)
+        if not count:
+            return 0
+        allowed = self.provider.throttle.take(now, count)
+        if allowed and self.provider.warmup is not None:
+            warm = self.provider.warmup.take(allowed)
+            self.provider.throttle.give_back(allowed - warm)
+            allowed = warm
+        self.throttle.give_back(count - allowed)
+        return allowed
+
+    def give_back(self, count: int) -> None:
+        """Messages that were taken and not sent."""
+        self.throttle.give_back(count)
+        self.provider.throttle.give_back(count)
+        if self.provider.warmup is not None:
+            self.provider.warmup.give_back(count)
+
+    def wait_seconds(self, now: float) -> float:
+        """How long until the next message may go; inf = not today."""
+        provider = self.provider
+        if provider.warmup is not None and provider.warmup.exhausted:
+            return math.inf
+        return max(self.throttle.wait_seconds(now), self.provider.throttle.wait_seconds(now))
+
+    def openings(self, now: float, wanted: int) -> int:
+        """How many of `wanted` connections may be opened now; they are counted as opened."""
+        if now < self.reopen_at:
+            return 0
+        wanted = min(wanted, self.provider.slots.may_open(self.key))
+        return self.opening.take(now, wanted) if wanted > 0 else 0
+
+    def turned_away(self, now: float) -> None:
+        """A dial was refused while others stand: a window that may not shrink must not hammer, either."""
+        if now >= self.reopen_at:
+            self.reopen_at = now + self.reopen_seconds
+            self.reopen_seconds = min(2 * self.reopen_seconds, REOPEN_SECONDS_MAX)
+
+    def let_in(self) -> None:
+        """A connection is ready."""
+        self.failures = 0
+        self.reopen_seconds = REOPEN_SECONDS
+
+    # --- the control loop ------------------------------------------------------------------------------
+
+    def tick(self, now: float, *, busy: bool, open_connections: int) -> None:
+        """Let the governor look, about twice a second; what it changed is noted."""
+        self.governor.tick(now, busy, open_connections)
+        self.publish_changes(now)
+
+    def publish_changes(self, now: float) -> None:
+        """Keep to what the governor says now. It tells of large steps; the rate moves in small ones, too."""
+        self.throttle.set_rate(self.governor.rate_per_second, now)
+        for change in self.governor.take_changes():
+            self.note(self._event(change))
+
+    def suspend(self, until: float, why: str) -> None:
+        """This path rests: its host refuses, or our code failed on it."""
+        if until > self.suspended_until:
+            self.suspended_until, self.suspended_why = until, why
+
+    def _event(self, change: Change) -> Adapted:
+        knob = "connections" if change.knob is Knob.CONNECTIONS else "rate"
+        return Adapted(
+            self.key, self.provider.name, knob, change.before, change.after, change.reason, change.rule
+        )

@@ -1,0 +1,58 @@
+"""What the scheduler keeps of one path: how much it may still be offered, and what it has."""
+
+import pytest
+
+from engine.actors.path import URGENT_PLACES, Path
+from engine.mta.queue.fair import BULK, TRANSACTIONAL
+from engine.mta.queue.scheduled import ScheduledQueues
+
+SITE, NOWHERE = "out>mx.test", "!gone.test"
+
+
+def waiting(path: Path, rank: int) -> Path:
+    queue = ScheduledQueues().add(7, "a.test", 1)
+    assert queue is not None
+    path.waiting.push(queue, rank, "")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("credit", "rank", "is_open"),
+    [
+        (1, BULK, True),
+        (0, BULK, False),
+        (0, TRANSACTIONAL, True),  # it has places of its own
+        (1 - URGENT_PLACES, TRANSACTIONAL, True),
+        (-URGENT_PLACES, TRANSACTIONAL, False),
+        (-1, BULK, False),
+    ],
+)
+def test_transactional_mail_finds_a_path_open_when_others_do_not(
+    credit: int, rank: int, is_open: bool
+) -> None:
+    path = waiting(Path(SITE), rank)
+    path.credit = credit
+    assert bool(path.open) == is_open
+
+
+@pytest.mark.parametrize("rank", [BULK, TRANSACTIONAL])
+def test_a_path_that_is_new_or_closed_takes_nothing_before_it_tells_of_room(rank: int) -> None:
+    path = waiting(Path(SITE), rank)
+    assert not path.open
+    path.credit = 5
+    assert path.open
+    path.close()
+    assert not path.open
+
+
+def test_a_domain_without_a_route_has_no_places_beyond_what_it_said() -> None:
+    path = waiting(Path(NOWHERE), TRANSACTIONAL)
+    path.credit = 0
+    assert not path.open
+
+
+def test_it_shows_what_it_has() -> None:
+    path = Path(SITE)
+    path.credit = 3
+    path.mark(11, "a.test", 7)
+    assert repr(path) == "<Path out>mx.test: 1 released, room for 3, <FairQueue: []>>"
