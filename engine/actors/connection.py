@@ -23,6 +23,7 @@ from engine.actors.holder import Holder
 from engine.actors.messages import ConnectionEnded, ConnectionReady, Settle, Sign, SignBatch, SignSlot, Want
 from engine.actors.parts import Parts
 from engine.actors.prepared import Prepared
+from engine.actors.terms import Terms
 from engine.actors.transcript import Dispositions
 from engine.model.content import Content, MessageClass
 from engine.model.disposition import DelayReason, Disposition, Outcome
@@ -107,7 +108,7 @@ class Connection:
         self._prepared: deque[Prepared] = deque()
         self._open: dict[int, tuple[int, Envelope, float, int]] = {}  # lease, envelope, since, octets
         self._done = Dispositions(
-            parts, site.route.site, site.source.name, self._shaping.retry, self._feedback
+            parts, site.route.site, site.source.name, Terms(parts, self._memory), self._feedback
         )
         self._settled_at = 0.0
         self._asked = False  # a Want is out
@@ -318,7 +319,7 @@ class Connection:
 
     def _compose(self, lease_id: int, envelope: Envelope) -> Draft | None:
         now = self._parts.clock.now()
-        if now >= envelope.expires_at:
+        if now >= self._done.terms.expires_at(envelope):
             self._end_here(lease_id, envelope, Outcome.EXPIRED, "expired before it could be sent")
             return None
         self._holder.current = envelope.spool_id

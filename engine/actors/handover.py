@@ -12,6 +12,7 @@ from typing import Any
 from engine.actors.holder import Holder
 from engine.actors.messages import Settle
 from engine.actors.parts import Parts
+from engine.actors.terms import Terms
 from engine.config.tables import AmbiguousPolicy
 from engine.model.disposition import DelayReason, Disposition, Outcome
 from engine.model.reply import TransportFailure
@@ -46,16 +47,14 @@ def settle_remains(
 def judge_granted(parts: Parts, holder: Holder, failure: TransportFailure, site: str = "") -> Any:
     """Settle everything granted to `holder` by a failure that holds for all of it."""
     verdict = parts.judge.failure(failure)
-    now = parts.clock.now()
+    terms = Terms(parts, parts.memory.get(holder.name))
     by_lease: dict[int, list[Disposition]] = {}
     while holder.granted:
         lease_id, envelope = holder.granted.popleft()
         holder.drop(envelope.spool_id)
         outcome, due = verdict.outcome, 0.0
         if outcome is Outcome.DEFERRED:
-            when = retry_at(
-                parts.config.engine.retry, envelope.attempt, now, envelope.expires_at, parts.dice.random()
-            )
+            when = terms.retry_at(envelope, verdict)
             if when is None:
                 outcome = Outcome.EXPIRED
             else:

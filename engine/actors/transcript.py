@@ -7,28 +7,28 @@ to say, and every verdict goes to `feedback`, which moves the path's window and 
 
 from engine.actors.feedback import Feedback
 from engine.actors.parts import Parts
+from engine.actors.terms import Terms
 from engine.config.tables import AmbiguousPolicy
 from engine.model.disposition import DelayReason, Disposition, Outcome
 from engine.model.envelope import Envelope
 from engine.model.reply import FailureKind, TransportFailure
 from engine.mta.policy.classify import Verdict, reply_text
-from engine.mta.policy.retry import Curve, retry_at
 from engine.mta.proto.smtp_options import Result, ResultKind
 
 
 class Dispositions:
     """Dispositions of one connection that the spooler has not been told yet."""
 
-    __slots__ = ("_by_lease", "_curve", "_feedback", "_parts", "_site", "_source", "count", "mx_host", "tls")
+    __slots__ = ("_by_lease", "_feedback", "_parts", "_site", "_source", "count", "mx_host", "terms", "tls")
 
-    def __init__(self, parts: Parts, site: str, source: str, curve: Curve, feedback: Feedback) -> None:
+    def __init__(self, parts: Parts, site: str, source: str, terms: Terms, feedback: Feedback) -> None:
         self.count = 0
         self.mx_host = ""
         self.tls = ""
         self._parts = parts
         self._site = site
         self._source = source
-        self._curve = curve
+        self.terms = terms
         self._feedback = feedback
         self._by_lease: dict[int, list[Disposition]] = {}
 
@@ -59,7 +59,7 @@ class Dispositions:
         outcome, due, rule, reason, category = Outcome.DELIVERED, 0.0, "", DelayReason.NONE, ""
         if result.kind is ResultKind.AMBIGUOUS:
             outcome, rule = Outcome.AMBIGUOUS, "ambiguous"
-            when = self._retry_at(envelope)
+            when = self.terms.retry_at(envelope)
             if when is None or self._parts.config.engine.ambiguous is AmbiguousPolicy.HOLD:
                 reason = DelayReason.AMBIGUOUS_HELD
             else:
@@ -72,7 +72,7 @@ class Dispositions:
             outcome, rule, reason = verdict.outcome, verdict.rule, verdict.reason
             category = verdict.category.value
             if outcome is Outcome.DEFERRED:
-                when = self._retry_at(envelope, verdict)
+                when = self.terms.retry_at(envelope, verdict)
                 if when is None:
                     outcome = Outcome.EXPIRED
                 else:
@@ -104,17 +104,6 @@ class Dispositions:
         if result.reply is not None:
             return judge.reply(result.verb, result.reply, mx_host=self.mx_host, domain=envelope.domain)
         return judge.failure(result.failure or TransportFailure(FailureKind.CLOSED, result.verb))
-
-    def _retry_at(self, envelope: Envelope, verdict: Verdict | None = None) -> float | None:
-        return retry_at(
-            self._curve,
-            envelope.attempt,
-            self._parts.clock.now(),
-            envelope.expires_at,
-            self._parts.dice.random(),
-            blameless=verdict is not None and verdict.blameless,
-            after_seconds=None if verdict is None else verdict.retry_after_seconds,
-        )
 
 
 def _our_doing(result: Result) -> bool:

@@ -5,6 +5,7 @@ from trio.testing import MockClock
 
 from engine.actors.feedback import Feedback
 from engine.actors.parts import Parts
+from engine.actors.terms import Terms
 from engine.actors.transcript import Dispositions
 from engine.config.shaping import ShapingRule
 from engine.config.tables import AmbiguousPolicy
@@ -32,7 +33,7 @@ def an_envelope(attempt: int = 0, expires_at: float = FAR) -> Envelope:
 
 def transcript(parts: Parts) -> Dispositions:
     memory = parts.path("out>mx.test", host_route("127.0.0.1", 25, "mx.test"), SOURCE, "", 0.0)
-    return Dispositions(parts, "mx.test", "out", memory.shaping.retry, Feedback(parts, memory))
+    return Dispositions(parts, "mx.test", "out", Terms(parts, memory), Feedback(parts, memory))
 
 
 def a_result(kind: ResultKind, verb: Verb, answer: Reply | TransportFailure | None) -> Result:
