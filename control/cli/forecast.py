@@ -21,11 +21,16 @@ from control.cli.fold import Fold
 from control.cli.people import People, Refused
 from control.cli.visible import short
 from control.cli.words import seconds_words, site_words
-from engine.app import Engine
+from engine.app import Engine, egress_sources, resolver_config
+from engine.config import Config
+from engine.model.egress import Source
+from engine.model.reply import FailureKind
 from engine.mta.net.addresses import is_public
 from engine.mta.net.mx import Route
 from engine.mta.net.resolver import Resolver
 from engine.mta.policy.forecast import DAY_SECONDS, Forecast, PathOutlook, Span, forecast, total
+from engine.mta.policy.shaping import ShapingRules, shaping_rules
+from engine.runtime.clock import SystemClock
 
 COUNT_SECONDS, COUNT_EVERY = 1.5, 2_000  # of the list: some 300,000 lines
 DOMAINS_LOOKED_UP, LOOK_UP_SECONDS = 20, 2.0
@@ -37,7 +42,62 @@ MESSAGE_SECONDS = 0.3  # a message over the internet, on one connection
 DEFERRED_SHARE = 0.03  # greylisting and full mailboxes, before anything was measured
 MEASURED_MIN = 50  # attempts before their own share counts
 REFRESH_SECONDS, REFRESH_COST_SHARE = 1.0, 0.01
-SMALLER, PUT_OFF, RELAY = "smaller domains", "what was put off", "the relay"
+SMALLER, PUT_OFF, RELAY = "the other domains", "what was put off", "the relay"
+
+
+class Bounds:
+    """Which limits hold for whom: by a running engine, or by the configuration alone."""
+
+    def __init__(
+        self,
+        config: Config,
+        rules: ShapingRules,
+        source_for: Callable[[str, str], Source],
+        quotas: Callable[[str, Source], tuple[int, ...]],
+        day_seconds_left: float,
+        *,
+        relay: bool,
+    ) -> None:
+        self.rules = rules
+        self.source_for = source_for
+        self.quotas = quotas
+        self.day_seconds_left = day_seconds_left
+        self.relay = relay
+        self.retry_seconds = _retry_seconds(config)
+
+    def __repr__(self) -> str:
+        return f"<Bounds {self.rules!r}>"
+
+    @classmethod
+    def of_engine(cls, engine: Engine) -> "Bounds":
+        """With what the engine knows of warm-up days that were."""
+        parts = engine.parts
+
+        def quotas(provider: str, source: Source) -> tuple[int, ...]:
+            account = parts.warm_up(provider, source)
+            return () if account is None else account.ahead()
+
+        left = DAY_SECONDS - parts.clock.now() % DAY_SECONDS
+        relay = parts.static_route() is not None
+        return cls(parts.config, parts.shaping, parts.source_for, quotas, left, relay=relay)
+
+    @classmethod
+    def of_config(cls, config: Config, *, relay: bool) -> "Bounds":
+        """As if today were each warm-up plan's first day."""
+        sources, rules = egress_sources(config), shaping_rules(config)
+
+        def quotas(provider: str, source: Source) -> tuple[int, ...]:
+            plan = rules.warm_up(source.name, provider)
+            return () if plan is None else plan.per_day
+
+        def source_for(domain: str, provider: str) -> Source:
+            return sources[sum(domain.encode()) % len(sources)]
+
+        left = DAY_SECONDS - time.time() % DAY_SECONDS
+        return cls(config, rules, source_for, quotas, left, relay=relay)
+
+    def provider_of(self, route: Route, domain: str) -> str:
+        return self.rules.provider_of([host.name for host in route.hosts], domain) or route.site
 
 
 class Counted(Struct, frozen=True):
@@ -67,13 +127,21 @@ def count_domains(source: CsvSource, now: Callable[[], float] = time.monotonic) 
     return Counted(scaled, round(sum(found.values()) / share), share)
 
 
+def new_resolver(config: Config) -> Resolver:
+    """One for the look-ups before the start; the engine has its own."""
+    return Resolver(resolver_config(config, egress_sources(config)), SystemClock().monotonic)
+
+
 async def find_routes(counted: Counted, resolver: Resolver) -> dict[str, Route | None]:
-    """Of the largest domains: the route, or None where no mail can go. What came too late is left out."""
+    """Of the largest domains: the route, or None where no mail can go. Where DNS fails: neither."""
     found: dict[str, Route | None] = {}
 
     async def look_up(domain: str) -> None:
         route = await resolver.mail_hosts(domain)
-        found[domain] = route if isinstance(route, Route) else None
+        if isinstance(route, Route):
+            found[domain] = route
+        elif route.kind is not FailureKind.DNS:
+            found[domain] = None
 
     largest = sorted(counted.domains, key=lambda name: -counted.domains[name])
     with trio.move_on_after(LOOK_UP_SECONDS):
@@ -84,18 +152,19 @@ async def find_routes(counted: Counted, resolver: Resolver) -> dict[str, Route |
 
 
 def first_outlooks(
-    counted: Counted, routes: Mapping[str, Route | None], engine: Engine, share_left: float
+    counted: Counted, routes: Mapping[str, Route | None], bounds: Bounds, share_left: float = 1.0
 ) -> list[PathOutlook]:
     """What shaping and warm-up plans say of a list of which `share_left` is to be sent."""
-    parts = engine.parts
-    retries = _retry_seconds(engine)
 
     def outlook(provider: str, waiting: float) -> PathOutlook:
         return PathOutlook(
-            provider, round(waiting * share_left), deferred_share=DEFERRED_SHARE, retry_seconds=retries
+            provider,
+            round(waiting * share_left),
+            deferred_share=DEFERRED_SHARE,
+            retry_seconds=bounds.retry_seconds,
         )
 
-    if parts.static_route() is not None:
+    if bounds.relay:
         return [outlook(RELAY, counted.people)]
     rest = counted.people
     waiting: Counter[str] = Counter()
@@ -104,34 +173,32 @@ def first_outlooks(
         rest -= counted.domains[domain]
         if route is None:
             continue  # refused at once, and no receiver is asked
-        name = parts.provider_name(route, domain)
+        name = bounds.provider_of(route, domain)
         waiting[name] += counted.domains[domain]
         if name not in known:
-            known[name] = _bounded(engine, outlook(name, 0), route, domain)
+            known[name] = _bounded(bounds, outlook(name, 0), route, domain)
     found = [replace(one, waiting=round(waiting[name] * share_left)) for name, one in known.items()]
     if rest > 0:
         found.append(outlook(SMALLER, rest))
     return found
 
 
-def _bounded(engine: Engine, outlook: PathOutlook, route: Route, domain: str) -> PathOutlook:
-    parts = engine.parts
-    source = parts.source_for(domain, outlook.provider)
-    shaping = parts.shaping.path(source.name, route.site, [host.name for host in route.hosts], domain)
-    bounds = [each for each in (shaping.rate, shaping.provider_rate) if each is not None]
+def _bounded(bounds: Bounds, outlook: PathOutlook, route: Route, domain: str) -> PathOutlook:
+    source = bounds.source_for(domain, outlook.provider)
+    shaping = bounds.rules.path(source.name, route.site, [host.name for host in route.hosts], domain)
+    rates = [each for each in (shaping.rate, shaping.provider_rate) if each is not None]
     connections = shaping.connections.ceiling
     if shaping.provider_connections is not None:
         connections = min(connections, shaping.provider_connections)
     far = any(is_public(address) for host in route.hosts for address in host.addresses)
-    account = parts.warm_up(outlook.provider, source)
     return replace(
         outlook,
-        rate_floor=min((each.floor.per_second for each in bounds), default=GUESS_PER_SECOND),
-        rate_ceiling=min((each.ceiling.per_second for each in bounds), default=ENGINE_PER_SECOND.expected),
+        rate_floor=min((each.floor.per_second for each in rates), default=GUESS_PER_SECOND),
+        rate_ceiling=min((each.ceiling.per_second for each in rates), default=ENGINE_PER_SECOND.expected),
         connections=connections,
         message_seconds=MESSAGE_SECONDS if far else 0.0,
-        quotas=() if account is None else account.ahead(),
-        day_seconds_left=DAY_SECONDS - parts.clock.now() % DAY_SECONDS,
+        quotas=bounds.quotas(outlook.provider, source),
+        day_seconds_left=bounds.day_seconds_left,
     )
 
 
@@ -192,7 +259,7 @@ class Running:
             again = fold.put_off_again / fold.retries if fold.retries >= MEASURED_MIN else share
             due = engine.parts.spool.next_due()
             wait = 0.0 if due is None else max(0.0, due - engine.parts.clock.now())
-            retries = _retry_seconds(engine)
+            retries = _retry_seconds(engine.parts.config)
             found.append(
                 PathOutlook(
                     PUT_OFF, put_off, deferred_share=again, retry_seconds=retries, paused_seconds=wait
@@ -212,9 +279,9 @@ def describe(found: Forecast, slowest: str) -> str:
     return f"{about}, held up by {where}{found.bound_by.value}"
 
 
-def _retry_seconds(engine: Engine) -> tuple[float, ...]:
+def _retry_seconds(config: Config) -> tuple[float, ...]:
     """When the first, second, ... retry is over, by the node's own curve."""
-    curve = engine.parts.config.engine.retry
+    curve = config.engine.retry
     found, at, wait = [], 0.0, float(curve.first)
     for _ in range(RETRIES_AHEAD):
         at += wait

@@ -135,7 +135,7 @@ def report_facts(report: CampaignReport) -> dict[str, Any]:
         "refused": report.refused,
         "refused_file": report.refused_file or None,
         "data": report.data or None,
-        "forecast_seconds": _forecast_facts(report.forecast),
+        "forecast_seconds": forecast_seconds(report.forecast),
         "forecast_error": None if report.forecast_error is None else round(report.forecast_error, 3),
         "domains": [
             {"domain": domain.domain, **_count_facts(domain.counts), "reasons": _reason_facts(domain.reasons)}
@@ -145,7 +145,8 @@ def report_facts(report: CampaignReport) -> dict[str, Any]:
     return facts
 
 
-def _forecast_facts(forecast: Forecast | None) -> dict[str, float | None] | None:
+def forecast_seconds(forecast: Forecast | None) -> dict[str, float | None] | None:
+    """Low, expected, high; null = cannot be told."""
     if forecast is None:
         return None
     return {
@@ -198,14 +199,9 @@ def print_report(report: CampaignReport, console: Console) -> None:
         f"{describe_seconds(report.seconds)} in all, {report.messages_per_second:,.0f} messages a second",
         highlight=False,
     )
-    forecast = report.forecast
-    if forecast is not None and forecast.expected_seconds is not None and report.forecast_error is not None:
-        high = forecast.high_seconds
-        band = f"{describe_seconds(forecast.low_seconds or 0)} to {'?' if high is None else describe_seconds(high)}"
-        console.print(
-            f"the forecast before the start was {describe_seconds(forecast.expected_seconds)} ({band})",
-            highlight=False,
-        )
+    if report.forecast is not None and report.forecast_error is not None:
+        told = _forecast_words(report.forecast)
+        console.print(f"the forecast before the start was {told}", highlight=False)
     if counts.was_ambiguous:
         console.print(
             f"{counts.was_ambiguous:,} were ambiguous for a time: some of those may have arrived twice",
@@ -218,6 +214,14 @@ def print_report(report: CampaignReport, console: Console) -> None:
         )
     for mistake in find_mistakes(report):
         console.print(Text(f"These counts are wrong, please report it: {mistake}"), soft_wrap=True)
+
+
+def _forecast_words(forecast: Forecast) -> str:
+    low, expected, high = (
+        "?" if seconds is None else describe_seconds(seconds)
+        for seconds in (forecast.low_seconds, forecast.expected_seconds, forecast.high_seconds)
+    )
+    return f"{expected} ({low} to {high})"
 
 
 def _domain_table(domains: Sequence[DomainReport], width: int) -> Table:

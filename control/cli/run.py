@@ -20,12 +20,14 @@ from rich.console import Console
 from control.cli.errors import CliError
 from control.cli.fold import Fold
 from control.cli.forecast import (
+    Bounds,
     Counted,
     Running,
     announce,
     count_domains,
     find_routes,
     first_outlooks,
+    new_resolver,
     predict,
 )
 from control.cli.job import VERDICT_FILE, Job, cut_chunks, save_job
@@ -35,18 +37,16 @@ from control.cli.report import CampaignReport, find_mistakes, print_report, repo
 from control.cli.route import find_route
 from control.cli.until import Until
 from control.cli.verdicts import VerdictFile
-from engine.app import Engine, EngineError, egress_sources, open_engine, resolver_config
+from engine.app import Engine, EngineError, open_engine
 from engine.bus.api import Subscription
 from engine.config import Config
 from engine.model.content import Content
 from engine.model.event import decode_events
 from engine.model.submission import SubmitChunk, SubmitContent
 from engine.mta.net.mx import Route
-from engine.mta.net.resolver import Resolver
 from engine.mta.policy.forecast import Forecast
 from engine.mta.spool.api import StateCounts
 from engine.observe.logs import configure_logs
-from engine.runtime.clock import SystemClock
 from engine.runtime.crash import leaves_of
 from engine.runtime.supervisor import SupervisorGaveUp
 
@@ -151,9 +151,7 @@ class Run:
 
     async def _send(self, route: Route | None, signals: AsyncIterator[int]) -> CampaignReport:
         counted = count_domains(self._people.source)
-        config = resolver_config(self._config, egress_sources(self._config))
-        resolver = Resolver(config, SystemClock().monotonic)
-        routes = {} if route is not None else await find_routes(counted, resolver)
+        routes = {} if route is not None else await find_routes(counted, new_resolver(self._config))
         async with open_engine(self._config, static_route=route) as engine:
             self._say_forecast(engine, counted, routes)
             began = trio.current_time()
@@ -188,7 +186,7 @@ class Run:
         """Before the start: when this will be done."""
         sent = count_sent(engine.counts(self._job.campaign))
         left = max(0.0, 1 - sent / counted.people) if counted.people else 0.0
-        outlooks = first_outlooks(counted, routes, engine, left)
+        outlooks = first_outlooks(counted, routes, Bounds.of_engine(engine), left)
         self._forecast = predict(outlooks)
         if self._forecast.messages:
             print(announce(self._forecast, outlooks), file=sys.stderr, flush=True)

@@ -115,7 +115,15 @@ def _start(given: dict[str, Any]) -> int:
     files = {part: Path(given[f"{part}_path"]) for part in ("html", "text") if given[f"{part}_path"]}
     content = check_content(replace(content, campaign=job.campaign), source, files)
     if given["dry_run"]:
-        return dry_run(source, content, now=now, data=given["data"], as_json=given["as_json"])
+        return dry_run(
+            source,
+            content,
+            config=configure(config, options, replace(content, dkim=()), Path()),
+            relay=bool(options.route),
+            now=now,
+            data=given["data"],
+            as_json=given["as_json"],
+        )
     _check_list(source, content.fields)
     folder = _choose_folder(given["data"], source.path, now)
     _check_route(configure(config, options, content, folder), options)

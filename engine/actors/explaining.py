@@ -7,6 +7,7 @@ nothing, waits for nothing.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec.structs import asdict
@@ -34,14 +35,19 @@ ENGINE_PER_SECOND = Span(300.0, 1_500.0, 5_000.0)
 
 def path_rows(parts: Parts, now: float) -> tuple[list[dict[str, Any]], int]:
     """Every path that is known, those that hold something up first, and how many more there are."""
-    opened = open_connections(parts)
+    opened, held = open_connections(parts), parts.holds.all(now)
     keys = [key for key in dict.fromkeys([*parts.paths, *parts.memory]) if not key.startswith(NO_ROUTE)]
-    rows = [path_row(parts, key, opened[key], now) for key in keys]
-    rows.sort(key=lambda row: (-row["resting_seconds"], -sum(row["waiting"].values())))
-    return rows[:ROWS_MAX], max(0, len(rows) - ROWS_MAX)
+    keys.sort(key=lambda key: _weight(parts, key, now), reverse=True)
+    rows = [path_row(parts, key, opened[key], held, now) for key in keys[:ROWS_MAX]]
+    return rows, max(0, len(keys) - ROWS_MAX)
 
 
-def path_row(parts: Parts, key: str, opened: int, now: float) -> dict[str, Any]:
+def _weight(parts: Parts, key: str, now: float) -> tuple[float, int]:
+    memory = parts.memory.get(key)
+    return 0.0 if memory is None else memory.rest(now)[0], sum(waiting(parts.paths.get(key)).values())
+
+
+def path_row(parts: Parts, key: str, opened: int, held: Sequence[Hold], now: float) -> dict[str, Any]:
     path, memory = parts.paths.get(key), parts.memory.get(key)
     row: dict[str, Any] = {
         "path": key,
@@ -63,7 +69,7 @@ def path_row(parts: Parts, key: str, opened: int, now: float) -> dict[str, Any]:
         "rate_per_second": memory.governor.rate_per_second,
         "resting_seconds": round(max(0.0, until - now), 3),
         "resting_why": why,
-        "why": why_it_waits(parts, memory, path, opened, now),
+        "why": why_it_waits(parts, memory, path, opened, held, now),
         "suspended_seconds": max(0.0, memory.suspended_until - now),
         "failures": memory.failures,
         "served": memory.verdict.served,
@@ -136,7 +142,8 @@ def explain(
     if memory is None:
         why = ["nothing has gone this way yet: it starts within the bounds of its shaping"]
     else:
-        why = why_it_waits(parts, memory, path, opened, now, holds=not campaign)
+        held = () if campaign else parts.holds.all(now)  # of a campaign, only its own counts
+        why = why_it_waits(parts, memory, path, opened, held, now)
     if standing is not None:
         hold = parts.holds.of(provider, workspace, campaign, standing.sending_domain, now)
         why = ([f"it is held for {_duration(hold.until - now)}: {hold}"] if hold else []) + why
@@ -169,12 +176,9 @@ def explain(
 
 
 def why_it_waits(
-    parts: Parts, memory: PathMemory, path: Path | None, opened: int, now: float, *, holds: bool = True
+    parts: Parts, memory: PathMemory, path: Path | None, opened: int, held: Sequence[Hold], now: float
 ) -> list[str]:
-    """One sentence for each thing that makes mail wait on this path now, the hardest first.
-
-    `holds`: those of any campaign, domain and workspace, too.
-    """
+    """One sentence for each thing that makes mail wait on this path now, the hardest first."""
     provider, governor = memory.provider, memory.governor
     count = 0 if path is None else sum(waiting(path).values())
     found: list[str] = []
@@ -183,7 +187,7 @@ def why_it_waits(
         found.append(f"nothing goes for {_duration(until - now)}: {why}")
     if parts.space is not None and parts.space.level is SpaceLevel.STOP_LEASING:
         found.append("the disk is full: nothing is sent before there is room for what becomes of it")
-    for hold in parts.holds.all(now)[:HOLDS_SHOWN_MAX] if holds else ():
+    for hold in held[:HOLDS_SHOWN_MAX]:
         if hold.provider == provider.name:
             found.append(
                 f"{hold.subject.value} {hold.value} is held for {_duration(hold.until - now)}: {hold.reason}"

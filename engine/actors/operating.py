@@ -16,11 +16,17 @@ from engine.actors.path import NO_ROUTE
 from engine.model.event import Adapted
 from engine.mta.policy.governor import Knob
 from engine.mta.policy.holds import Subject
+from engine.mta.policy.reactions import ReactionKind
 
 TEXT_MAX = 200  # of a reason or an author
 NEAREST = 3
 RATE_PER_SECOND_MAX = 1_000_000.0
 CONNECTIONS_MAX = 10_000
+_HOLDS = {
+    Subject.DOMAIN: ReactionKind.HOLD_DOMAIN,
+    Subject.CAMPAIGN: ReactionKind.HOLD_CAMPAIGN,
+    Subject.WORKSPACE: ReactionKind.HOLD_WORKSPACE,
+}
 
 
 class Refused(Exception):
@@ -136,6 +142,9 @@ def _lift_hold(parts: Parts, provider: str, subject: str, value: str, by: Author
         standing = [f"{each.subject.value} {each.value} at {each.provider}" for each in parts.holds.all(now)]
         there = f"held are: {_some(standing)}" if standing else "nothing is held anywhere"
         raise Refused(f"{subject} {value} is not held at {provider}; {there}")
+    for (name, _), door in parts.providers.items():
+        if name == provider:
+            door.reactions.lifted(now, _HOLDS[hold.subject], value)
     campaign = int(value) if subject == Subject.CAMPAIGN.value else 0
     reason = f"{subject} {value} is held no longer: {by.reason}"
     parts.note(
@@ -159,6 +168,7 @@ def _lift_rest(parts: Parts, said: str, by: Author, now: float) -> str:
             note = Adapted("", door.name, "rest", door.rest_until - now, None, reason, author=by.name)
             parts.note(note)
             door.rest_until, door.rest_reason = 0.0, ""
+            door.reactions.lifted(now, ReactionKind.REST_PATH)
             lifted += 1
     asked = 0.0
     for memory in lanes:

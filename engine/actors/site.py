@@ -375,6 +375,8 @@ class Site:
         open_now = len(self.connections) + len(self._elders)
         leased = sum(len(item.holder.held) for item in self.connections.values())
         most = self.memory.governor.connections
+        if self.memory.failures:
+            most = 1  # whoever let nobody in may count those that wait for a banner, and refuse both of two
         missing = connections_wanted(waiting, leased, open_now, most) - open_now
         if missing <= 0:
             return

@@ -26,8 +26,8 @@ from tests.sim.witness import WireFacts
 
 FINAL = (Delivered, Bounced, Expired, Suppressed, Cancelled, RenderFailed)
 FINDINGS_SHOWN = 20
-HELD_PER_CONNECTION = 2  # leased at its rate and held up by a slow peer or signature
-HELD_MESSAGES = 5
+HELD_PER_CONNECTION = 2
+HELD_MESSAGES = 16  # seen: a connection's lease of slow first messages goes out fast once it may pipeline
 HELD_SECONDS = 0.25  # a lease is worth 150 ms of its connection's rate
 
 Key = tuple[int, int]  # campaign, subscriber

@@ -13,13 +13,17 @@ import trio
 from tests.sim.scenario import Blow
 
 STEPS_MAX = 1_000_000  # 50 times what a usual run takes: it goes in circles without time passing
+AGAIN_STEPS = 23
 
 
 class Saboteur(trio.abc.Instrument):
-    """Calls `strike` with each blow when its step has come, and `overrun` when there are far too many."""
+    """Calls `strike` with each blow when its step has come, and `overrun` when there are far too many.
+
+    A blow that finds no victim (`strike` says False) is tried again a little later.
+    """
 
     def __init__(
-        self, blows: Sequence[Blow], strike: Callable[[Blow], None], overrun: Callable[[], None]
+        self, blows: Sequence[Blow], strike: Callable[[Blow], bool], overrun: Callable[[], None]
     ) -> None:
         self.steps = 0
         self.error: Exception | None = None
@@ -30,16 +34,21 @@ class Saboteur(trio.abc.Instrument):
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
         self.steps += 1
-        if self.steps >= self._next:
-            blow = self._blows.pop() if self._blows else None
+        if self.steps < self._next:
+            return
+        try:
+            if self.steps >= STEPS_MAX:
+                self._next = 2 * STEPS_MAX
+                self._overrun()
+                return
+            hit = self._strike(self._blows[-1])
+        except Exception as error:  # an instrument that raises is silently taken out
+            self.error, hit = error, True
+        if hit:
+            self._blows.pop()
             self._next = self._blows[-1].step if self._blows else STEPS_MAX
-            try:
-                if blow is not None:
-                    self._strike(blow)
-                elif self.steps == STEPS_MAX:
-                    self._overrun()
-            except Exception as error:  # an instrument that raises is silently taken out
-                self.error = error
+        else:
+            self._next = self.steps + AGAIN_STEPS
 
 
 def pick(names: Sequence[str], dice: random.Random) -> str | None:

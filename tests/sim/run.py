@@ -272,9 +272,10 @@ class House:
 
     # --- what goes wrong ---------------------------------------------------------------------------------
 
-    def _strike(self, blow: Blow) -> None:
+    def _strike(self, blow: Blow) -> bool:
+        """False when there is nobody to be hit just now."""
         if self._scope is None or self._tree is None:
-            return
+            return False
         match blow.kind:
             case "actor":
                 self.witness.fault("kills actor", blow.whom)
@@ -282,15 +283,17 @@ class House:
             case "dynamic":
                 supervisor = getattr(self._parts, blow.whom)
                 victim = pick(sorted(supervisor.names()), self._dice["blows"])
-                if victim is not None:
-                    self.witness.fault("kills one of " + blow.whom, victim)
-                    supervisor.kill(victim)
+                if victim is None:
+                    return False
+                self.witness.fault("kills one of " + blow.whom, victim)
+                supervisor.kill(victim)
             case "process":
                 self.witness.fault("kills the process")
                 self._die()
             case "clock":
                 self.witness.fault("sets the clock", f"{blow.seconds:+.1f}")
                 self._wall_step += blow.seconds
+        return True
 
     def _overrun(self) -> None:
         self._trouble.append(f"not over after {STEPS_MAX:,} steps")

@@ -349,7 +349,7 @@ STATIC = (
     *("committing", "signers", "spooler", "journal", "resolver", "connections", "sites"),
     *("scheduler", "domains", "intake", "commands"),
 )
-DYNAMIC = ("connections", "sites", "domains")
+DYNAMIC = ("connections", "connections", "connections", "sites", "domains")
 
 
 def _blows(dice: Random) -> tuple[Blow, ...]:
@@ -359,8 +359,8 @@ def _blows(dice: Random) -> tuple[Blow, ...]:
     blows = []
     for _ in range(dice.choice((1, 1, 2, 4, 8))):
         kind = dice.choice(("actor", "actor", "dynamic", "dynamic", "dynamic", "process", "clock"))
-        whom = dice.choice(STATIC) if kind == "actor" else dice.choice(DYNAMIC) if kind == "dynamic" else ""
-        step = int(2 ** dice.uniform(8.0, 14.0))
+        whom = dice.choice({"actor": STATIC, "dynamic": DYNAMIC}.get(kind, ("",)))
+        step = int(2 ** dice.uniform(7.0, 13.0))
         blows.append(Blow(step, kind, whom, dice.uniform(-20.0, 20.0) if kind == "clock" else 0.0))
     return tuple(sorted(blows, key=lambda blow: blow.step))
 

@@ -188,6 +188,12 @@ class Reactions:
         record.times.clear()
         return Reaction(threshold.kind, seconds, reason, rule, subject)
 
+    def lifted(self, now: float, kind: ReactionKind, subject: str = "") -> None:
+        """An operator has ended what was called for: complaints count again from `now` on."""
+        for (threshold, about), record in self._records.items():
+            if threshold.kind is kind and about == subject:
+                record.until = min(record.until, now)
+
     def _reached(self, threshold: Threshold, record: _Record, campaign: int, now: float) -> bool:
         if len(record.times) < threshold.count or now - record.times[0] > threshold.within_seconds:
             return False

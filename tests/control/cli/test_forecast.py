@@ -14,6 +14,7 @@ from control.cli.forecast import (
     PUT_OFF,
     RELAY,
     SMALLER,
+    Bounds,
     Counted,
     Running,
     announce,
@@ -26,6 +27,7 @@ from control.cli.forecast import (
 from engine.actors.parts import Parts
 from engine.app import Engine
 from engine.config.shaping import ProviderRule, ShapingRule, WarmUpPlan
+from engine.config.tables import Config, EngineTable
 from engine.config.units import RateRange
 from engine.model.event import Deferred, Delivered, EventBatch
 from engine.mta.net.mx import Route
@@ -89,7 +91,7 @@ async def test_limits_and_plans_of_the_shaping_bound_the_first_forecast(autojump
         "gone.test": None,
     }
     domains = {"a.test": 600, "b.test": 200, "c.test": 100, "gone.test": 50}
-    found = first_outlooks(Counted(domains, 1_000, 1.0), routes, an_engine(parts), 0.5)
+    found = first_outlooks(Counted(domains, 1_000, 1.0), routes, Bounds.of_engine(an_engine(parts)), 0.5)
     by_name = {one.provider: one for one in found}
     assert {name: one.waiting for name, one in by_name.items()} == {"lamp": 400, "mx.c.test": 50, SMALLER: 25}
     lamp = by_name["lamp"]
@@ -103,9 +105,23 @@ async def test_limits_and_plans_of_the_shaping_bound_the_first_forecast(autojump
 async def test_a_relay_of_our_own_is_one_path(autojump_clock: MockClock) -> None:
     parts = memory_parts()
     parts.static_route = lambda: host_route("127.0.0.1", 25)
-    found = first_outlooks(Counted({"a.test": 10}, 10, 1.0), {}, an_engine(parts), 1.0)
+    found = first_outlooks(Counted({"a.test": 10}, 10, 1.0), {}, Bounds.of_engine(an_engine(parts)))
     assert [(one.provider, one.waiting) for one in found] == [(RELAY, 10)]
     assert "not known yet" not in announce(predict(found), found)
+
+
+def test_without_an_engine_the_configuration_bounds_it() -> None:
+    rule = ShapingRule(provider="lamp", rate=RateRange.parse("5/s..20/s"))
+    plan = WarmUpPlan(provider="lamp", source="default", per_day=(50, 100))
+    bounds = Bounds.of_config(
+        Config(engine=EngineTable(provider=(LAMP,), site=(rule,), warmup=(plan,))), relay=False
+    )
+    routes: dict[str, Route | None] = {"a.test": host_route("127.0.0.1", 25, "mx1.lamp.test")}
+    (found,) = first_outlooks(Counted({"a.test": 600}, 600, 1.0), routes, bounds)
+    assert (found.provider, found.rate_floor, found.quotas) == ("lamp", 5.0, (50, 100))
+    assert 0 < found.day_seconds_left <= 86_400
+    relayed = Bounds.of_config(Config(), relay=True)
+    assert [one.provider for one in first_outlooks(Counted({}, 5, 1.0), {}, relayed)] == [RELAY]
 
 
 def test_nothing_left_is_told_as_nothing() -> None:

@@ -204,11 +204,13 @@ def test_a_dry_run_counts_shows_one_message_and_makes_no_job(
     assert send("--dry-run", dkim_key="key.pem", dkim_selector="s1") == 0
     out = capsys.readouterr().out
     assert "2 messages would be sent; 1 lines are refused, see people-refused.csv" in out
+    assert "Forecast: 2 messages in all: about " in out
     assert "Subject: Hello Ann" in out
     assert "Dear Ann" in out
     assert "3,bad,address has no @" in (folder / "people-refused.csv").read_text()
     assert send("--dry-run", "--json") == 0
     facts = json.loads(capsys.readouterr().out)
     assert (facts["would_send"], facts["refused"], facts["fields"]) == (2, 1, ["first_name"])
+    assert 0 < facts["forecast_seconds"]["low"] <= facts["forecast_seconds"]["high"]
     assert not jobs
     assert not (folder / "job").exists()

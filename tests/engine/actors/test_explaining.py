@@ -36,7 +36,8 @@ def with_path(parts: Parts, waiting: int = 0, rank: int = BULK) -> tuple[PathMem
 
 
 def why(parts: Parts, memory: PathMemory, path: Path | None, opened: int = 0) -> list[str]:
-    return why_it_waits(parts, memory, path, opened, trio.current_time())
+    now = trio.current_time()
+    return why_it_waits(parts, memory, path, opened, parts.holds.all(now), now)
 
 
 async def test_where_nothing_waits_that_is_said(autojump_clock: MockClock) -> None:

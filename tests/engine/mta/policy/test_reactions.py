@@ -198,6 +198,18 @@ def test_any_reply_is_an_outcome_with_bounds(steps: list[tuple]) -> None:  # typ
             assert len(reaction.reason) < 200
 
 
+def test_what_an_operator_has_lifted_is_called_for_again_by_the_next_complaint() -> None:
+    reactions = Reactions()
+    assert see(reactions, 0.0, C.REPUTATION_BLOCK, Key.IP) is not None
+    assert see(reactions, 10.0, C.REPUTATION_BLOCK, Key.IP) is None
+    reactions.lifted(20.0, ReactionKind.HOLD_DOMAIN, "a.test")
+    assert see(reactions, 21.0, C.REPUTATION_BLOCK, Key.IP) is None
+    reactions.lifted(30.0, ReactionKind.REST_PATH)
+    again = see(reactions, 31.0, C.REPUTATION_BLOCK, Key.IP)
+    assert again is not None
+    assert again.kind is ReactionKind.REST_PATH
+
+
 def test_a_block_for_now_rests_the_path_for_a_minute_and_longer_each_time() -> None:
     reactions, now, rests = Reactions(), 0.0, []
     for _ in range(8):
