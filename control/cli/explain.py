@@ -155,7 +155,8 @@ def _show_now(facts: dict[str, Any], say: Any) -> None:
         say(f"  connections: {facts['connections']} open, {allowed} allowed now, {ceiling} at most")
         most = state["rate_ceiling"]
         bound = "" if most is None else f", {rate_words(most)} at most"
-        say(f"  rate: {rate_words(state['rate_per_second'])}{bound} ({state['rate_phase']})")
+        phase = "" if state["rate_per_second"] is None else f" ({state['rate_phase']})"
+        say(f"  rate: {rate_words(state['rate_per_second'])}{bound}{phase}")
     if door is not None:
         if door["connections_limit"] is not None:
             taken = f"{door['connections_taken']} of {door['connections_limit']} connections"

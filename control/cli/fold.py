@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from control.cli.report import DomainReport, Reason
+from engine.model.category import Category
 from engine.model.event import Adapted, AttemptEvent, ChunkAccepted, EventBatch
 from engine.mta.spool.api import StateCounts
 
@@ -37,7 +38,7 @@ class Fold:
         self.campaign = campaign
         self.first_attempts = 0  # envelopes whose first attempt is over
         self.accepted = 0
-        self.attempts = 0  # that were answered, and of those the ones that were put off
+        self.attempts = 0  # and of those the ones that were put off, not counting those that were too fast
         self.put_off = 0
         self.retries = 0  # likewise, without first attempts
         self.put_off_again = 0
@@ -114,7 +115,8 @@ class Fold:
     def _attempt(self, event: AttemptEvent) -> None:
         state = _STATE[type(event).__name__]
         domain = self._domain(event.domain)
-        again, later = event.attempt > 0, state == "deferred"
+        again = event.attempt > 0
+        later = state == "deferred" and event.category != Category.RATE_LIMITED.value
         self.attempts += 1
         self.put_off += later
         self.retries += again

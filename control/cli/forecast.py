@@ -28,7 +28,16 @@ from engine.model.reply import FailureKind
 from engine.mta.net.addresses import is_public
 from engine.mta.net.mx import Route
 from engine.mta.net.resolver import Resolver
-from engine.mta.policy.forecast import DAY_SECONDS, Forecast, PathOutlook, Span, forecast, total
+from engine.mta.policy.forecast import (
+    DAY_SECONDS,
+    Bound,
+    Forecast,
+    PathOutlook,
+    Span,
+    forecast,
+    total,
+    total_told,
+)
 from engine.mta.policy.shaping import ShapingRules, shaping_rules
 from engine.runtime.clock import SystemClock
 
@@ -222,6 +231,7 @@ class Running:
         self._fold = fold
         self._at = 0.0
         self._slowest = ""
+        self._untold = 0
         self.latest: Forecast | None = None
 
     def __repr__(self) -> str:
@@ -232,7 +242,7 @@ class Running:
         if now >= self._at:
             began = time.perf_counter()
             providers = forecast(self._outlooks(left), ENGINE_PER_SECOND)
-            self.latest = total(providers)
+            self.latest, self._untold = total_told(providers)
             self._slowest = max(
                 (one for one in providers if one.expected_seconds is not None),
                 key=lambda one: one.expected_seconds or 0.0,
@@ -241,7 +251,8 @@ class Running:
             cost = time.perf_counter() - began
             self._at = now + max(REFRESH_SECONDS, cost / REFRESH_COST_SHARE)
         assert self.latest is not None
-        return describe(self.latest, self._slowest)
+        more = f"; {self._untold:,} to receivers that cannot be reached" if self._untold else ""
+        return describe(self.latest, self._slowest) + more
 
     def _outlooks(self, left: int) -> list[PathOutlook]:
         """The engine's, scaled to what is left: what is still being read goes where the rest went."""
@@ -274,9 +285,13 @@ def describe(found: Forecast, slowest: str) -> str:
         return f"when it is done cannot be told ({short(site_words(slowest), 40)}: {found.bound_by.value})"
     high = "?" if found.high_seconds is None else seconds_words(found.high_seconds)
     band = f"{seconds_words(found.low_seconds)} to {high}"
-    where = f"{short(site_words(slowest), 40)}: " if slowest else ""
-    about = f"done in about {seconds_words(found.expected_seconds)} ({band})"
-    return f"{about}, held up by {where}{found.bound_by.value}"
+    if slowest == PUT_OFF or found.bound_by is Bound.RETRIES:
+        what = "retries"
+    elif found.bound_by is Bound.ENGINE:
+        what = "what this engine can do"
+    else:
+        what = f"{short(site_words(slowest), 40)}: {found.bound_by.value}"
+    return f"done in about {seconds_words(found.expected_seconds)} ({band}), held up by {what}"
 
 
 def _retry_seconds(config: Config) -> tuple[float, ...]:

@@ -197,7 +197,9 @@ def _print_paths(engine: dict[str, Any], console: Console) -> None:
         console.print(Text(line), soft_wrap=True)
     told = engine["forecast"]
     if told["total"]["messages"]:
-        console.print(Text(f"Forecast: {short(site_words(told['total']['sentence']), 300)}"), soft_wrap=True)
+        untold = f"; {told['untold_messages']:,} more cannot be told" if told["untold_messages"] else ""
+        sentence = short(site_words(told["total"]["sentence"]), 300)
+        console.print(Text(f"Forecast: {sentence}{untold}"), soft_wrap=True)
         if len(told["providers"]) > 1:
             for one in told["providers"][:PATHS_SHOWN_MAX]:
                 console.print(

@@ -19,7 +19,7 @@ from engine.actors.path import NO_ROUTE, Path, path_key
 from engine.model.reply import TransportFailure
 from engine.mta.net.mx import Route
 from engine.mta.policy.breaker import BreakerState
-from engine.mta.policy.forecast import Forecast, Span, forecast, total
+from engine.mta.policy.forecast import Forecast, Span, forecast, total_told
 from engine.mta.policy.holds import Hold
 from engine.mta.policy.warmup import UNLIMITED
 from engine.mta.queue.fair import BULK, DEFAULT, TRANSACTIONAL
@@ -117,8 +117,10 @@ def forecast_facts(found: Forecast) -> dict[str, Any]:
 def forecasts(parts: Parts, now: float) -> dict[str, Any]:
     """For all that waits in the queues, and for each provider (the longest first)."""
     found = forecast(outlooks(parts, now), ENGINE_PER_SECOND)
+    whole, untold = total_told(found)
     return {
-        "total": forecast_facts(total(found)),
+        "total": forecast_facts(whole),
+        "untold_messages": untold,
         "providers": [forecast_facts(one) for one in found[:ROWS_MAX]],
     }
 

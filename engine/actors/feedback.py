@@ -95,11 +95,9 @@ class Feedback:
         text = str(trouble)
         if verdict.category is Category.REPUTATION_BLOCK:
             return self.refused(verdict, text, 0)
-        if open_connections:
+        if open_connections or verdict.category is Category.RATE_LIMITED:
             governor.connection_refused(now, open_connections, verdict.rule, text)
             self._memory.turned_away(now)
-        elif verdict.category is Category.RATE_LIMITED:
-            self._slow(now, verdict, text)
         self._memory.publish_changes(now)
         return verdict
 
@@ -123,6 +121,7 @@ class Feedback:
                 if until <= provider.rest_until:
                     return
                 provider.rest_until, provider.rest_reason = until, reaction.reason
+                memory.hush_until = max(memory.hush_until, until)
                 self._note("rest", reaction, 0)
             case ReactionKind.HOLD_DOMAIN | ReactionKind.HOLD_CAMPAIGN | ReactionKind.HOLD_WORKSPACE:
                 subject = _SUBJECTS[reaction.kind]

@@ -67,6 +67,7 @@ class PathMemory:
     __slots__ = (
         "failures",
         "governor",
+        "hush_until",
         "key",
         "note",
         "opening",
@@ -114,6 +115,7 @@ class PathMemory:
         self.failures = 0  # connections in a row that never became ready
         self.suspended_until = 0.0  # monotonic seconds
         self.suspended_why = ""
+        self.hush_until = 0.0  # connections begin no message before: the path rests, or asks carefully
         self.tls_broken_until: dict[str, float] = {}  # host name -> monotonic seconds
 
     def __repr__(self) -> str:
@@ -185,6 +187,7 @@ class PathMemory:
     def publish_changes(self, now: float) -> None:
         """Keep to what the governor says now. It tells of large steps; the rate moves in small ones, too."""
         self.throttle.set_rate(self.governor.rate_per_second, now)
+        self.hush_until = max(self.hush_until, self.governor.paused_until)
         for change in self.governor.take_changes():
             self.note(self._event(change))
 
@@ -192,6 +195,7 @@ class PathMemory:
         """This path rests: its host refuses, or our code failed on it."""
         if until > self.suspended_until:
             self.suspended_until, self.suspended_why = until, why
+            self.hush_until = max(self.hush_until, until)
 
     def _event(self, change: Change) -> Adapted:
         knob = "connections" if change.knob is Knob.CONNECTIONS else "rate"

@@ -6,6 +6,7 @@ connections or rate take turns, so those are looked at together. Touches nothing
 """
 
 from itertools import accumulate
+from math import inf
 
 from engine.actors.memory import PathMemory
 from engine.actors.parts import Parts
@@ -99,12 +100,19 @@ def retry_seconds(curve: RetryCurve) -> tuple[float, ...]:
     return tuple(accumulate(waits))
 
 
+def _paused(memory: PathMemory, now: float) -> float:
+    """How long nothing goes; inf where no connection succeeds, since nobody knows when one will."""
+    if memory.failures >= memory.shaping.failures_max:
+        return inf
+    return max(0.0, memory.rest(now)[0] - now)
+
+
 def _outlook(parts: Parts, waiting: int, memories: list[PathMemory], now: float) -> PathOutlook:
     memory, provider = memories[0], memories[0].provider
     measured = measure(memories, now)
     shaping = memory.shaping
     bounds = [each for each in (shaping.rate, shaping.provider_rate) if each is not None]
-    paused = min(max(0.0, each.rest(now)[0] - now) for each in memories)
+    paused = min(_paused(each, now) for each in memories)
     connections = memory.governor.connections
     if provider.slots.limit is not None:
         connections = min(provider.slots.limit, sum(each.governor.connections for each in memories))
@@ -119,8 +127,8 @@ def _outlook(parts: Parts, waiting: int, memories: list[PathMemory], now: float)
         elif rate is not None and grows:  # what went is the least
             per_second, floor = 0.0, max(floor or 0.0, per_second, 1.0)
             connections = shaping.connections.ceiling
-        elif rate is not None and per_second:  # the pauses of finding out are over
-            per_second = max(per_second, rate)
+        elif rate is not None and per_second:  # half of the pauses of finding out are taken to be over
+            per_second = max(per_second, (per_second + rate) / 2)
     wall = parts.clock.now()
     return PathOutlook(
         provider.name,

@@ -367,18 +367,19 @@ class Scheduler:
         """Offer ids up to the path's credit. False when the active set has no room: try again later."""
         ids = array("Q")
         waiting, take = path.waiting, self._queues.take_until
-        full = False
+        full, allowance = False, self._allowance(path)
         before = len(path.released)  # an id that was queued twice counts once
         if waiting.urgent:
             room = self._active_max - self._active
             full = room <= 0
-            waiting.take_urgent(min(path.credit + path.extra, room), take, ids, path.mark)
+            limit = min(path.credit + path.extra, room)
+            waiting.take_urgent(limit, take, ids, path.mark, allowance)
         urgent = len(ids)
         if waiting.ordinary and path.credit > urgent:
             room = self._bulk_max - self._active - (len(path.released) - before)
             full = full or room <= 0
             limit = min(path.credit - urgent, room)
-            waiting.take(limit, take, ids, path.mark, self._allowance(path))
+            waiting.take(limit, take, ids, path.mark, allowance)
         self._active += len(path.released) - before
         if ids:
             path.credit -= len(ids)

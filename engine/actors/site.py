@@ -36,6 +36,7 @@ from engine.actors.messages import (
 )
 from engine.actors.parts import Parts
 from engine.actors.warming import DAY_SECONDS
+from engine.model.category import Category
 from engine.model.egress import Source
 from engine.model.reply import FailureKind, Reply, TransportFailure, Verb
 from engine.mta.net.mx import Route
@@ -124,6 +125,7 @@ class Site:
         self._seen = 0
         self._exhausted = False
         self._tick_at = now
+        self._sent_away = False  # what waits for us was told to go elsewhere
         self._throttled = False  # since the last tick something was ready and had to wait for its turn
         self._busy_at = now
         self._credit_at = 0.0
@@ -227,11 +229,12 @@ class Site:
             return
         # It never served anything: a refusal of the host, or a peer that hangs up on us.
         verb = Verb.MAIL if message.reached else Verb.BANNER
-        self.feedback.not_served(message.trouble, verb, ready, self.route.hosts[0].name)
+        verdict = self.feedback.not_served(message.trouble, verb, ready, self.route.hosts[0].name)
         if ready or self.connections:
             return  # the governor keeps to what stands, or others are still trying
         self.memory.failures += 1
-        if self.memory.failures < self.memory.shaping.failures_max:
+        turned_away = verdict.category is Category.RATE_LIMITED  # the governor pauses
+        if turned_away or self.memory.failures < self.memory.shaping.failures_max:
             return
         over = self.memory.failures - self.memory.shaping.failures_max + 1
         rest = suspension_seconds(over, self.memory.shaping.retry.first)
@@ -272,16 +275,18 @@ class Site:
             )
         for name in [name for name in self.connections if name not in self._parts.connections]:
             del self.connections[name]  # its end was not told: our mailbox was full
-        self._look(now)
         await self._heed_warm_up(now)
         until, _ = self.memory.rest(now)
         if until:
+            self._busy_at = now  # who rested is not idle yet
             if until - now > REST_GIVES_BACK_SECONDS:
                 self._give_back()
         else:
+            self._sent_away = False
             if self._disk_allows:
                 self._order_leases(now)
             self._open_connections(now)
+        self._look(now)
         await self._tell_notes()
         places, room, due = self.places, self._room, now >= self._credit_at
         if (room > 0 and (room >= places // 2 or due)) or (due and room > self._room_told):
@@ -292,7 +297,6 @@ class Site:
         if now < self._tick_at:
             return
         self._tick_at = now + TICK_SECONDS
-        self._elders = {name for name in self._elders if name in self._parts.connections}
         provider = self.memory.provider
         busy = self._throttled or bool(self.ready or self.urgent)
         self.memory.tick(now, busy=busy, open_connections=len(self.connections))
@@ -323,11 +327,16 @@ class Site:
             await self._spooler.tell(told)
 
     def _give_back(self) -> None:
-        """The path rests for longer: its ids wait with the scheduler, out of the active set."""
+        """The path rests for longer: its ids wait with the scheduler, and its connections return theirs."""
+        for name in self.connections:
+            self._parts.connections.ask_child_to_stop(name)
         ids = [*self.urgent, *self.ready]
         warm_up = self.memory.provider.warmup
         elsewhere = warm_up is not None and warm_up.overflow and warm_up.exhausted
-        if (ids or elsewhere) and self._scheduler.try_tell(GiveBack(self.key, ids, elsewhere)):
+        if not ids and (self._sent_away or not elsewhere):
+            return
+        if self._scheduler.try_tell(GiveBack(self.key, ids, elsewhere)):
+            self._sent_away = elsewhere
             self.urgent.clear()
             self.ready.clear()
 
@@ -372,6 +381,7 @@ class Site:
         waiting = len(self.urgent) + len(self.ready)
         if not waiting or any(item.ready and item.want for item in self.connections.values()):
             return  # nothing to do, or somebody waits for work already
+        self._elders = {name for name in self._elders if name in self._parts.connections}
         open_now = len(self.connections) + len(self._elders)
         leased = sum(len(item.holder.held) for item in self.connections.values())
         most = self.memory.governor.connections

@@ -2,7 +2,8 @@
 
 A trio instrument, so that a blow can fall between any two awaits of any task: a child is told to crash,
 the whole process dies, or the system's clock is set. What it does is what `kill` of a supervisor does;
-nothing of the engine is replaced.
+nothing of the engine is replaced. A kill is a cancellation, which actors may heed; a bug is not, so some
+blows let the next call to the network or to the spool raise what nobody expects.
 """
 
 import random
@@ -14,6 +15,10 @@ from tests.sim.scenario import Blow
 
 STEPS_MAX = 1_000_000  # 50 times what a usual run takes: it goes in circles without time passing
 AGAIN_STEPS = 23
+
+
+class InjectedBug(Exception):
+    """What a call raises that was told to."""
 
 
 class Saboteur(trio.abc.Instrument):

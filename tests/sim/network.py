@@ -23,6 +23,7 @@ from engine.model.reply import FailureKind, TransportFailure, Verb
 from engine.mta.net.session import Progress, SessionError
 from engine.mta.net.tls import TlsInfo
 from tests.sim.clock import JumpingClock
+from tests.sim.faults import InjectedBug
 from tests.sim.scenario import NetManners
 from tests.sim.witness import Receipt, WireFacts, Witness
 
@@ -74,6 +75,7 @@ class SimNetwork:
         self._peers = peers
         self._manners = manners
         self._open: dict[int, SimWire] = {}
+        self.buggy = False  # the next call of any wire raises
 
     async def dial(
         self, source: Source, address: str, port: int, timeout_seconds: float
@@ -120,6 +122,12 @@ class SimNetwork:
     def gone(self, wire: "SimWire") -> None:
         self._open.pop(wire.facts.number, None)
         self.witness.closed(wire.facts)
+
+    def fail_on_purpose(self) -> None:
+        if self.buggy:
+            self.buggy = False
+            self.witness.fault("bug in a connection")
+            raise InjectedBug("the network was told to raise")
 
     def cut_all(self) -> None:
         for wire in list(self._open.values()):
@@ -288,6 +296,7 @@ class SimWire:
     # --- the engine's calls ------------------------------------------------------------------------------
 
     async def send(self, data: bytes, progress: Progress | None = None) -> None:
+        self.network.fail_on_purpose()
         if self.network.dice.random() < CHECKPOINTS:
             await trio.lowlevel.checkpoint()
         if not self._closed:
@@ -309,6 +318,7 @@ class SimWire:
                 progress(count)
 
     async def receive(self) -> bytes:
+        self.network.fail_on_purpose()
         if self.network.dice.random() < CHECKPOINTS:
             await trio.lowlevel.checkpoint()
         while not self._inbox:

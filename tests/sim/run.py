@@ -30,7 +30,7 @@ from engine.runtime.supervisor import SupervisorGaveUp, Tree
 from engine.tree import engine_tree
 from tests.fakes.engine_house import chunks, letter, memory_parts
 from tests.sim.clock import JumpingClock
-from tests.sim.faults import STEPS_MAX, Saboteur, pick
+from tests.sim.faults import STEPS_MAX, InjectedBug, Saboteur, pick
 from tests.sim.names import SimResolver
 from tests.sim.network import Peer, SimNetwork
 from tests.sim.scenario import Blow, Scenario, scenario
@@ -41,7 +41,7 @@ RESTARTS_MAX = 1_000  # the saboteur strikes more often than any engine crashes
 END_SECONDS = 1_500.0  # two silent peers in a row, after the last envelope's expiry
 STOP_SECONDS = 700.0  # a stop waits for the peers' last replies
 LOOK_SECONDS = 0.5
-INJECTED = (Killed, ActorDied)  # whoever asked a dead actor may die of it
+INJECTED = (Killed, InjectedBug, ActorDied)  # whoever asked a dead actor may die of it
 
 
 class Evidence(Struct):
@@ -287,6 +287,8 @@ class House:
                     return False
                 self.witness.fault("kills one of " + blow.whom, victim)
                 supervisor.kill(victim)
+            case "bug":
+                (self.network if blow.whom == "network" else self._spool).buggy = True
             case "process":
                 self.witness.fault("kills the process")
                 self._die()

@@ -86,7 +86,7 @@ class Mailing(Struct, frozen=True):
 
 
 class Blow(Struct, frozen=True):
-    """The saboteur strikes at the n-th step of any task. `kind`: actor, dynamic, process or clock."""
+    """The saboteur strikes at the n-th step of any task. `kind`: actor, dynamic, bug, process or clock."""
 
     step: int
     kind: str
@@ -349,6 +349,7 @@ STATIC = (
     *("committing", "signers", "spooler", "journal", "resolver", "connections", "sites"),
     *("scheduler", "domains", "intake", "commands"),
 )
+BUGGY = ("network", "network", "spool")
 DYNAMIC = ("connections", "connections", "connections", "sites", "domains")
 
 
@@ -358,8 +359,8 @@ def _blows(dice: Random) -> tuple[Blow, ...]:
         return ()
     blows = []
     for _ in range(dice.choice((1, 1, 2, 4, 8))):
-        kind = dice.choice(("actor", "actor", "dynamic", "dynamic", "dynamic", "process", "clock"))
-        whom = dice.choice({"actor": STATIC, "dynamic": DYNAMIC}.get(kind, ("",)))
+        kind = dice.choice(("actor", "actor", "dynamic", "dynamic", "bug", "bug", "process", "clock"))
+        whom = dice.choice({"actor": STATIC, "dynamic": DYNAMIC, "bug": BUGGY}.get(kind, ("",)))
         step = int(2 ** dice.uniform(7.0, 13.0))
         blows.append(Blow(step, kind, whom, dice.uniform(-20.0, 20.0) if kind == "clock" else 0.0))
     return tuple(sorted(blows, key=lambda blow: blow.step))

@@ -18,6 +18,7 @@ from engine.mta.spool.memory import Disk, MemorySpool
 from engine.storage import Pending, StorageError
 from tests.fakes.memory_bus import MemoryBus
 from tests.sim.clock import JumpingClock
+from tests.sim.faults import InjectedBug
 from tests.sim.scenario import DiskManners
 from tests.sim.witness import Witness
 
@@ -49,6 +50,7 @@ class SimSpool:
         self._running = False
         self._busy = False  # something of ours stands in the agenda
         self._dead = False
+        self.buggy = False  # the next write raises
         for name in WRITES:
             setattr(self, name, self._write(name))
 
@@ -64,6 +66,10 @@ class SimSpool:
         def write(*arguments: Any, **named: Any) -> Pending[Any]:
             if name == "accept" and arguments[0].campaign not in self.memory.disk.contents:
                 raise SpoolError("the campaign has no content")
+            if self.buggy and not self._dead:
+                self.buggy = False
+                self._witness.fault("bug in the spool", name)
+                raise InjectedBug("the spool was told to raise")
             pending: Pending[Any] = Pending()
             if not self._dead:
                 self._waiting.append((lambda: method(*arguments, **named), pending))

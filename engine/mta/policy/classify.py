@@ -228,7 +228,6 @@ def _outcome(category: Category, facts: Facts, *, keep: bool) -> tuple[Outcome, 
     return Outcome.BOUNCED, Scope.ENVELOPE
 
 
-_GREYLIST = re.compile(r"gr[ea]y-?list", re.IGNORECASE)
 _SESSION_VERBS = frozenset(
     {Verb.CONNECT, Verb.BANNER, Verb.EHLO, Verb.HELO, Verb.STARTTLS, Verb.TLS, Verb.AUTH}
 )
@@ -238,30 +237,6 @@ _BOUNCING_FAILURES = {
     FailureKind.NULL_MX: "domain-null-mx",
     FailureKind.MX_REFUSED: "domain-mx-refused",
 }
-
-
-def judge_reply(verb: Verb, reply: Reply) -> Verdict:
-    """The verdict on a negative (or unexpected) reply to `verb`."""
-    if reply.code == 421:
-        return Verdict(Outcome.DEFERRED, Scope.HOST, "421-closing", DelayReason.RETRY)
-    if verb is Verb.MAIL and (500 <= reply.code <= 503 or reply.code == 530):
-        # "nested MAIL", "not implemented", 530 "STARTTLS first" (RFC 3207 4) or "AUTH first" (RFC 4954 6):
-        # about the session, never about the recipient.
-        return Verdict(Outcome.DEFERRED, Scope.HOST, "session-mail", DelayReason.RETRY)
-    if verb in _SESSION_VERBS:
-        # RFC 5321 3.1: 554 at the banner means no service here; it is about us and that host, and a
-        # sender who is blocked today may be welcome tomorrow: the list is not to be burnt for it.
-        return Verdict(Outcome.DEFERRED, Scope.HOST, f"session-{verb.value}", DelayReason.RETRY)
-    if verb is Verb.RCPT and reply.code == 552 and (reply.enhanced is None or reply.enhanced[0] != 5):
-        # RFC 5321 4.5.3.1.10: some servers say 552 for "too many recipients", which is temporary.
-        return Verdict(Outcome.DEFERRED, Scope.ENVELOPE, "552-recipients", DelayReason.RETRY)
-    if reply.transient:
-        if _GREYLIST.search(reply.text):
-            return Verdict(Outcome.DEFERRED, Scope.ENVELOPE, "greylisted", DelayReason.GREYLISTED)
-        return Verdict(Outcome.DEFERRED, Scope.ENVELOPE, "transient", DelayReason.RETRY)
-    if reply.permanent:
-        return Verdict(Outcome.BOUNCED, Scope.ENVELOPE, f"permanent-{verb.value}")
-    return Verdict(Outcome.DEFERRED, Scope.HOST, "unexpected-reply", DelayReason.RETRY)
 
 
 def judge_failure(failure: TransportFailure) -> Verdict:

@@ -121,6 +121,15 @@ def total(forecasts: Iterable[Forecast]) -> Forecast:
     return _told("", messages, seconds, slowest.bound_by, slowest.provider)
 
 
+def total_told(forecasts: Iterable[Forecast]) -> tuple[Forecast, int]:
+    """All of what can be told, and how many messages cannot; where none can, all of it untold."""
+    found = list(forecasts)
+    told = [one for one in found if one.expected_seconds is not None]
+    if not told:
+        return total(found), 0
+    return total(told), sum(one.messages for one in found) - sum(one.messages for one in told)
+
+
 class _Engine:
     """How far the engine stretches what its paths would do alone."""
 

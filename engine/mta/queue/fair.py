@@ -141,13 +141,19 @@ class FairQueue:
         flow.push(queue)
 
     def take_urgent(
-        self, limit: int, take: Take, out: "array[int]", mark: Callable[[int, str, int], None]
+        self,
+        limit: int,
+        take: Take,
+        out: "array[int]",
+        mark: Callable[[int, str, int], None],
+        allowance: Callable[[Flow, int], int] | None = None,
     ) -> int:
         """Up to `limit` ids of transactional mail, campaigns in turn of their arrival."""
         left = limit
         for campaign in list(self._urgent):
             flow = self._urgent[campaign]
-            left -= flow.take(left, take, out, mark)
+            allowed = left if allowance is None else allowance(flow, left)
+            left -= flow.take(allowed, take, out, mark)
             if not flow:
                 del self._urgent[campaign]
             if left <= 0:

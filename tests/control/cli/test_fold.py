@@ -29,10 +29,10 @@ def attempt(
     reply: str = "",
     reason: str = "",
     rule: str = "",
+    category: str = "",
 ) -> Any:
-    return getattr(events, kind)(
-        campaign, 1, spool_id, domain, number, "rcpt", reply, reason, rule, "mx", "default", "mx", "", 0.1
-    )
+    where = ("mx", "default", "mx", "", 0.1, category)
+    return getattr(events, kind)(campaign, 1, spool_id, domain, number, "rcpt", reply, reason, rule, *where)
 
 
 def batch(
@@ -123,7 +123,7 @@ def test_changes_of_the_control_loop_are_no_attempts() -> None:
 
 def test_attempts_and_retries_are_counted_with_those_that_were_put_off() -> None:
     fold = filled(
-        batch(1, attempt("Deferred", 1, "a.test"), attempt("Delivered", 2, "a.test")),
+        batch(1, attempt("Deferred", 1, "a.test"), attempt("Deferred", 2, "a.test", category="rate-limited")),
         batch(3, attempt("Deferred", 1, "a.test", number=1), attempt("Bounced", 1, "a.test", number=2)),
     )
     assert (fold.attempts, fold.put_off, fold.retries, fold.put_off_again) == (4, 2, 2, 1)

@@ -171,7 +171,10 @@ def test_in_words() -> None:
     assert describe(known, "mx1.lamp.test+mx2.lamp.test") == (
         "done in about 12 min (8 min to 20 min), held up by lamp.test: rate"
     )
-    endless = Forecast("", 10, 480.0, 720.0, None, Bound.RATE, "")
-    assert describe(endless, "") == "done in about 12 min (8 min to ?), held up by rate"
+    endless = Forecast("", 10, 480.0, 720.0, None, Bound.ENGINE, "")
+    assert (
+        describe(endless, "lamp") == "done in about 12 min (8 min to ?), held up by what this engine can do"
+    )
+    assert describe(known, PUT_OFF).endswith("held up by retries")
     untold = Forecast("", 10, 0.0, None, None, Bound.UNKNOWN, "")
     assert describe(untold, "lamp") == "when it is done cannot be told (lamp: unknown)"

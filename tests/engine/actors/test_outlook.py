@@ -60,6 +60,17 @@ async def test_old_speed_is_none(autojump_clock: MockClock) -> None:
     assert measure([parts.memory["out>mx.x.test"]], 500.0).count == 0
 
 
+async def test_where_no_connection_succeeds_there_is_no_end_to_the_pause(autojump_clock: MockClock) -> None:
+    parts = memory_parts()
+    busy_path(parts, "mx.x.test", 5)
+    told(parts, "mx.x.test", seconds=2, per_second=10)
+    memory = parts.memory["out>mx.x.test"]
+    memory.suspend(60.0, "a pause")
+    assert outlooks(parts, 2.0)[0].paused_seconds == 58.0
+    memory.failures = memory.shaping.failures_max
+    assert outlooks(parts, 2.0)[0].paused_seconds == float("inf")
+
+
 async def test_paths_that_share_a_door_are_looked_at_together(autojump_clock: MockClock) -> None:
     rule = ShapingRule(provider="door", provider_connections=2, provider_rate=RateRange.parse("100/s"))
     parts = memory_parts(site=(rule,), provider=(ProviderRule(name="door", mx=("door.test",)),))

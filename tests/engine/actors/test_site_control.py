@@ -87,15 +87,16 @@ async def test_a_path_that_rests_for_longer_gives_its_ids_back_and_goes_on_after
         provider.rest_until, provider.rest_reason = trio.current_time() + 60, "listed"
         await trio.sleep(1)
         assert house.given_back() == [1, 2, 3, 4, 5]
+        assert not house.names, "its connections return what they hold"
         await house.offer(1, first=9)  # it was on its way
         assert house.given_back() == [9]
-        await house.tell(*[Want(name, 9) for name in house.names])
         await trio.sleep(55)
         assert not house.desk.take("scheduler", Credit)
         assert not house.leased()
         await trio.sleep(5)
         assert house.credits()
         await house.offer(2, first=21)
+        await house.ready(*house.names, want=9)
         assert house.leased() == [21, 22]
 
 
@@ -111,7 +112,7 @@ async def test_a_short_rest_is_waited_for(monkeypatch: Patch, autojump_clock: Mo
         assert not house.given_back()
 
 
-async def test_a_receiver_that_refuses_for_its_rate_is_let_alone_and_then_asked_slowly(
+async def test_a_receiver_that_lets_nobody_in_is_let_alone_and_then_asked_by_one(
     monkeypatch: Patch, autojump_clock: MockClock
 ) -> None:
     async with open_house(monkeypatch, unknown=True) as house:
@@ -123,7 +124,8 @@ async def test_a_receiver_that_refuses_for_its_rate_is_let_alone_and_then_asked_
         assert (until > now, why) == (True, "the receiver asked for a pause")
         assert not house.names
         await trio.sleep(until - now + TICK_SECONDS)
-        assert house.credits()[0] <= 4, "the pace of asking has few places"
+        await house.offer(100, first=2)
+        assert len(house.names) == 1
 
 
 # --- the window ---------------------------------------------------------------------------------------------

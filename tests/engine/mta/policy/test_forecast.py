@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.mta.policy.forecast import DAY_SECONDS, Bound, Forecast, PathOutlook, Span, forecast, total
+from engine.mta.policy.forecast import (
+    DAY_SECONDS,
+    Bound,
+    Forecast,
+    PathOutlook,
+    Span,
+    forecast,
+    total,
+    total_told,
+)
 
 ENGINE = Span(800.0, 1_000.0, 1_200.0)
 
@@ -169,3 +178,16 @@ def test_the_three_figures_are_in_order_or_not_told(outlooks: list[PathOutlook],
         assert 0 <= one.low_seconds <= one.expected_seconds
         assert one.high_seconds is None or one.high_seconds >= one.expected_seconds
     assert sum(one.messages for one in found) == sum(path.waiting for path in outlooks)
+
+
+def test_what_cannot_be_told_is_counted_beside_the_rest() -> None:
+    paths = [
+        PathOutlook("lamp", 100, per_second=10.0, measured_count=1_000),
+        PathOutlook("dead", 30, per_second=10.0, paused_seconds=inf),
+    ]
+    whole, untold = total_told(forecast(paths))
+    assert (whole.messages, untold) == (100, 30)
+    assert whole.expected_seconds == pytest.approx(10.0)
+    whole, untold = total_told(forecast(paths[1:]))
+    assert (whole.expected_seconds, whole.messages, untold) == (None, 30, 0)
+    assert total_told([])[0].sentence == "nothing waits"
