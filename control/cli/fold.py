@@ -139,6 +139,8 @@ class Fold:
 
     def _reason(self, domain: _Domain, state: str, event: AttemptEvent) -> None:
         text = event.rule or event.reason or event.reply or event.verb
+        if event.category and _status(event.reply):
+            text = event.category  # what an answer was about says more than the rule that saw it
         key = (state, text, _status(event.reply))
         known = domain.reasons.get(key)
         if known is not None:

@@ -304,42 +304,41 @@ def state_words(state: str) -> str:
 
 
 def reason_words(text: str) -> str:
-    """A rule's name (`engine.mta.policy.classify`) in words; what is no rule stays as it is."""
-    known = _RULES.get(text)
+    """A category, or a rule's name (`engine.mta.policy.classify`), in words; anything else stays as it is."""
+    known = _WORDS.get(text)
     if known is not None:
         return known
     kind, _, detail = text.partition("-")
-    match kind:
-        case "permanent":
-            return _REFUSED.get(detail, f"refused at {detail}")
-        case "session":
-            return f"the server wants no session with us (at {detail})"
-        case "transport":
-            return _TRANSPORT.get(detail, detail.replace("_", " "))
-        case _:
-            return text
+    return _TRANSPORT.get(detail, detail.replace("_", " ")) if kind == "transport" else text
 
 
-_RULES = {
-    "transient": "refused for now",
+_WORDS = {
+    "bad-mailbox": "there is no such mailbox",
+    "bad-domain": "the domain takes no mail",
+    "inactive-mailbox": "the mailbox is closed",
+    "mailbox-full": "the mailbox is full",
+    "recipient-refused": "the recipient, or its administrator, wants none of it",
+    "rate-limited": "the receiver's rate limit was reached",
     "greylisted": "greylisted, a first attempt is always refused",
-    "421-closing": "the server closed the session for now",
-    "552-recipients": "too many recipients for now",
-    "unexpected-reply": "an answer that fits no command",
-    "session-mail": "the server takes no mail in this session",
+    "remote-system-error": "trouble at the receiver",
+    "no-answer": "the receiver's server could not be reached",
+    "expired": "given up after its time",
+    "reputation-block": "the receiver blocks our address or domain",
+    "auth-failed": "the receiver finds SPF, DKIM or DMARC failing",
+    "spam-content": "refused as spam",
+    "policy": "against the receiver's policy",
+    "sender-refused": "the sender was refused",
+    "content-refused": "the content was refused",
+    "too-large": "the message is too large",
+    "relay-denied": "the server does not serve that domain",
+    "protocol-error": "the receiver found a fault in the protocol",
+    "unknown": "refused without a reason that is known",
     "domain-nxdomain": "the domain does not exist",
     "domain-null-mx": "the domain takes no mail",
     "domain-mx-refused": "the domain's mail server is no public host",
     "ambiguous": "the connection was lost before the last answer",
 }
 _SAY_IT_ALL = frozenset({"domain-nxdomain", "domain-null-mx"})  # the raw text only repeats them
-_REFUSED = {
-    "mail": "the sender was refused",
-    "rcpt": "the recipient was refused",
-    "data": "the message was refused",
-    "content": "the message was refused",
-    "bdat": "the message was refused",
-}
 _TRANSPORT = {
     "no_address": "the domain's mail servers have no address",
     "dns": "DNS gave no answer",
