@@ -30,28 +30,49 @@ _SUBJECTS = {
 class Feedback:
     """What one path's connections report to."""
 
-    __slots__ = ("_memory", "_parts")
+    __slots__ = ("_campaign", "_count", "_memory", "_parts", "_seconds")
 
     def __init__(self, parts: Parts, memory: PathMemory) -> None:
         self._parts = parts
         self._memory = memory
+        self._campaign = 0
+        self._count = 0
+        self._seconds = 0.0
 
     def delivered(self, now: float, campaign: int, count: int, seconds: float) -> None:
-        """`count` messages had a good answer; `seconds` is the sum of their times on the wire."""
-        memory = self._memory
-        governor = memory.governor
-        asking = governor.asking
-        governor.delivered(now, count, seconds)
-        if asking:  # the answer that it waited for: go on at once
+        """`count` messages had a good answer; `seconds` is the sum of their times on the wire.
+
+        They are only counted here; `flush` tells of them, before anything else is told and when the site
+        looks: several calls for each message would cost more than the message's own accounting.
+        """
+        if campaign != self._campaign:
+            self.flush(now)
+            self._campaign = campaign
+        self._count += count
+        self._seconds += seconds
+        if self._memory.governor.asking:  # this is the answer that it waits for: go on at once
+            self.flush(now)
+
+    def flush(self, now: float) -> None:
+        """Tell what was counted."""
+        count = self._count
+        if not count:
+            return
+        memory, provider = self._memory, self._memory.provider
+        asking = memory.governor.asking
+        memory.governor.delivered(now, count, self._seconds)
+        if asking:
             memory.publish_changes(now)
-        provider = memory.provider
         if provider.breaker.answered(now, count):
             self._note_breaker(now)
-        provider.reactions.attempted(now, campaign, count)
+        provider.reactions.attempted(now, self._campaign, count)
+        self._count = 0
+        self._seconds = 0.0
 
     def refused(self, verdict: Verdict, text: str, campaign: int) -> Verdict:
         """A message was refused. Returns the verdict, softened where the provider is not to be believed."""
         now = trio.current_time()
+        self.flush(now)
         memory, provider = self._memory, self._memory.provider
         if provider.breaker.count(now, verdict.group is Group.SENDER):
             self._note_breaker(now)
@@ -87,6 +108,7 @@ class Feedback:
     ) -> Verdict:
         """A connection was turned away before it served anything, or closed on us."""
         now = trio.current_time()
+        self.flush(now)
         governor = self._memory.governor
         if isinstance(trouble, TransportFailure):
             verdict = self._parts.judge.failure(trouble)
@@ -104,6 +126,7 @@ class Feedback:
     def closed(self, trouble: Reply | TransportFailure, open_connections: int) -> None:
         """A session that had served broke off with a message under way."""
         now = trio.current_time()
+        self.flush(now)
         self._memory.governor.closed_mid_session(now, open_connections, "", str(trouble))
         self._memory.publish_changes(now)
 

@@ -299,6 +299,7 @@ class Site:
         self._tick_at = now + TICK_SECONDS
         provider = self.memory.provider
         busy = self._throttled or bool(self.ready or self.urgent)
+        self.feedback.flush(now)
         self.memory.tick(now, busy=busy, open_connections=len(self.connections))
         self._throttled = False
         if not self.ready and not self.urgent:

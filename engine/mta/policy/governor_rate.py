@@ -23,8 +23,8 @@ USED_SHARE = 0.25  # two doublings of lag: an answer a second away still counts 
 CUT = 0.9  # CUBIC has 0.7, but the pause has already let the receiver recover
 PLATEAU = 0.995
 CLIMB_SECONDS = 10.0
-PROBE_SECONDS, PROBE_STEP = 60.0, 0.04  # 4 % above the plateau after a minute, 32 % after two
-LEARNING_EVENTS = 4  # the first estimates are bad, so the first probes are quick
+PROBE_SECONDS, PROBE_STEP = 40.0, 0.04  # 4 % above the plateau after 40 s, 32 % after twice as long
+LEARNING_EVENTS = 6  # the first estimates are bad, so the first probes are quick
 PAUSE_SECONDS, PAUSE_FACTOR, PAUSE_SECONDS_MAX = 1.0, 1.5, 120.0
 # Windows are a minute as a rule: for two minutes it asks often enough to see one end.
 PAUSE_SECONDS_WINDOW, WINDOW_ENDS_SECONDS = 15.0, 120.0
@@ -32,8 +32,10 @@ ASK_PER_SECOND = 2.0
 RELAPSE_SECONDS, RELAPSE_CUT = 5.0, 0.5  # refused so soon after its recovery: the event goes on
 RELAPSES_TRUSTED = 3  # so long the last minute's mean may still be right: a sliding window is overfull
 OUTAGE_SECONDS = 5.0  # refused for so long it was a window that had to end, and its length counts
-CALM_FACTOR, CALM_SECONDS_MAX = 20.0, 1_500.0  # a pause may cost a twentieth of the time to the next
-BUDGET, BUDGET_FIRST = 300.0, 10.0  # accepted messages for each refusal: 0.33 %; less while it learns
+CALM_FACTOR, CALM_SECONDS_MAX = 12.0, 1_500.0  # a pause may cost a twelfth of the time to the next
+CALM_SECONDS_LEARNING = 10.0
+BUDGET, BUDGET_FIRST = 300.0, 10.0  # accepted messages for each refusal: 0.33 %; less while it learns,
+BUDGET_GROWTH = 1.5  # for eight events
 CREDIBLE_SHARE = 0.2  # one event lowers it to a fifth at most: few messages measure badly
 UNUSED_SHARE = 0.05  # of a rate that was hardly used: what was accepted says little then
 PROBE_USED_SHARE = 0.7  # of the rate must be used before more is tried
@@ -107,7 +109,7 @@ class RateControl:
 
         `share` below 1 cuts deeper than the measurement says: the receiver thinks ill of us.
         """
-        budget = min(BUDGET, BUDGET_FIRST * 2 ** min(self._events, 8))
+        budget = min(BUDGET, BUDGET_FIRST * BUDGET_GROWTH ** min(self._events, 16))
         self._paid_at = max(self._paid_at, self.accepted) + int(budget)
         if self.phase is Phase.PAUSED:
             if now >= self.paused_until:  # it had been asked, and said no again
@@ -186,7 +188,8 @@ class RateControl:
             self.estimate = max(self.estimate, min(allowed, self._most))
         calm = (now - self._refused_at) * CALM_FACTOR * self._learnt
         calm += max(0.0, self._calm_seconds - self._climbed_seconds)
-        self._calm_seconds = min(calm, CALM_SECONDS_MAX)
+        learning = self._events < LEARNING_EVENTS
+        self._calm_seconds = min(calm, CALM_SECONDS_LEARNING if learning else CALM_SECONDS_MAX)
         self._recovered = self._mark(now)
         self._recovered_at = now
         self._rate = self._bounded(CUT * self.estimate)

@@ -21,6 +21,8 @@ TRANSACTIONAL, DEFAULT, BULK = range(3)  # ranks of classes
 CLASS_WEIGHTS = {DEFAULT: 8.0, BULK: 1.0}  # ordinary mail overtakes campaigns, and does not starve them
 QUANTUM = 32  # ids taken at a turn while others wait: half of the largest lease
 
+NOTHING_BELOW = 2**64 - 1
+
 Take = Callable[[ScheduledQueue, int, int], "array[int]"]
 
 
@@ -52,18 +54,20 @@ class Flow:
 
     def take(self, limit: int, take: Take, out: "array[int]", mark: Callable[[int, str, int], None]) -> int:
         """Append up to `limit` ids to `out`, in acceptance order; `mark` hears of (id, domain, campaign)."""
-        heap, left = self._heap, limit
+        heap, left, campaign = self._heap, limit, self.campaign
         while left > 0 and heap:
             queue = heap[0][2]
             if not len(queue):  # taken from elsewhere
                 heapq.heappop(heap)
                 continue
-            below = min((item[0] for item in heap[1:3]), default=2**64 - 1)
+            below = heap[1][0] if len(heap) > 1 else NOTHING_BELOW
+            if len(heap) > 2 and heap[2][0] < below:
+                below = heap[2][0]
             taken = take(queue, left, below)
             out.extend(taken)
             left -= len(taken)
             for spool_id in taken:
-                mark(spool_id, queue.domain, self.campaign)
+                mark(spool_id, queue.domain, campaign)
             if len(queue):
                 self._ticket += 1
                 heapq.heapreplace(heap, (queue.first, self._ticket, queue))

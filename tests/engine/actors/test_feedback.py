@@ -265,6 +265,7 @@ async def test_a_provider_that_takes_our_mail_again_is_believed_again(
     assert house.refuse(NO_USER).outcome is Outcome.DEFERRED, "half open is not closed"
     house.notes()
     house.deliver(30)
+    house.feedback.flush(trio.current_time())
     assert house.memory.provider.breaker.state(trio.current_time()) is BreakerState.CLOSED
     (closed,) = [note for note in house.notes() if note.knob == "breaker"]
     assert closed.reason == "closed"

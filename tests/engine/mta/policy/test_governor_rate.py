@@ -115,7 +115,7 @@ def test_it_tries_more_only_when_its_refusals_are_paid_for() -> None:
         now = run(rate, now, 0.5)
     assert rate.phase is Phase.PROBING
     assert rate.messages_to_probe == 0
-    run(rate, now, 60.0)
+    run(rate, now, 15.0)
     assert (rate.rate or 0.0) > (rate.estimate or 0.0)
 
 
