@@ -26,12 +26,14 @@ CLIMB_SECONDS = 10.0
 PROBE_SECONDS, PROBE_STEP = 40.0, 0.04  # 4 % above the plateau after 40 s, 32 % after twice as long
 LEARNING_EVENTS = 6  # the first estimates are bad, so the first probes are quick
 PAUSE_SECONDS, PAUSE_FACTOR, PAUSE_SECONDS_MAX = 1.0, 1.5, 120.0
+# A fast receiver's short window: a second too long costs more there than a refusal.
+BRISK_PER_SECOND, BRISK_SECONDS, PAUSE_FACTOR_BRISK = 20.0, 6.0, 1.2
 # Windows are a minute as a rule: for two minutes it asks often enough to see one end.
 PAUSE_SECONDS_WINDOW, WINDOW_ENDS_SECONDS = 15.0, 120.0
 ASK_PER_SECOND = 2.0
 RELAPSE_SECONDS, RELAPSE_CUT = 5.0, 0.5  # refused so soon after its recovery: the event goes on
 RELAPSES_TRUSTED = 3  # so long the last minute's mean may still be right: a sliding window is overfull
-OUTAGE_SECONDS = 5.0  # refused for so long it was a window that had to end, and its length counts
+OUTAGE_SECONDS = 2.0  # refused for so long it was a window that had to end, and its length counts
 CALM_FACTOR, CALM_SECONDS_MAX = 12.0, 1_500.0  # a pause may cost a twelfth of the time to the next
 CALM_SECONDS_LEARNING = 10.0
 BUDGET, BUDGET_FIRST = 300.0, 10.0  # accepted messages for each refusal: 0.33 %; less while it learns,
@@ -163,7 +165,8 @@ class RateControl:
 
     def _pause_longer(self, now: float) -> None:
         most = PAUSE_SECONDS_WINDOW if now - self._refused_at < WINDOW_ENDS_SECONDS else PAUSE_SECONDS_MAX
-        self._pause_seconds = min(self._pause_seconds * PAUSE_FACTOR, most)
+        brisk = now - self._refused_at < BRISK_SECONDS and (self.estimate or 0.0) >= BRISK_PER_SECOND
+        self._pause_seconds = min(self._pause_seconds * (PAUSE_FACTOR_BRISK if brisk else PAUSE_FACTOR), most)
         self.paused_until = now + self._pause_seconds
 
     def _impose(self, now: float, retry_after_seconds: float) -> None:

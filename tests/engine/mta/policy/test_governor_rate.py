@@ -81,8 +81,8 @@ def test_it_asks_ever_more_rarely_while_it_is_refused() -> None:
         now = rate.paused_until
         assert not rate.refused(now, 0.0)
         pauses.append(rate.paused_until - now)
-    assert pauses == sorted(pauses)
-    assert pauses[0] == pytest.approx(1.5)
+    assert pauses == pytest.approx(sorted(pauses))
+    assert pauses[0] == pytest.approx(1.2), "a fast receiver may count in short windows"
     assert pauses[-1] == PAUSE_SECONDS_MAX
 
 
