@@ -25,6 +25,7 @@ from engine.mta.proto.smtp_options import PipeliningVerdict
 # Of a rate that was found by trying: whoever counts in single messages must not see us in clumps.
 FOUND_BURST_SECONDS = 0.04
 
+REST_NEWS_SECONDS = 0.5  # a rest that only ends so much later is the one that was told
 REOPEN_SECONDS, REOPEN_SECONDS_MAX = 1.0, 60.0
 
 Note = Callable[[Adapted], None]
@@ -191,8 +192,14 @@ class PathMemory:
         for change in self.governor.take_changes():
             self.note(self._event(change))
 
+    def rest_for(self, now: float, seconds: float, why: str) -> None:
+        """This path rests for `seconds` more; it is told when that is news."""
+        if now + seconds > self.suspended_until + REST_NEWS_SECONDS:
+            self.note(Adapted(self.key, self.provider.name, "rest", None, round(seconds, 1), why))
+        self.suspend(now + seconds, why)
+
     def suspend(self, until: float, why: str) -> None:
-        """This path rests: its host refuses, or our code failed on it."""
+        """This path rests until then: its host refuses, or our code failed on it."""
         if until > self.suspended_until:
             self.suspended_until, self.suspended_why = until, why
             self.hush_until = max(self.hush_until, until)

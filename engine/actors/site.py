@@ -239,7 +239,7 @@ class Site:
         over = self.memory.failures - self.memory.shaping.failures_max + 1
         rest = suspension_seconds(over, self.memory.shaping.retry.first)
         why = f"no connection succeeded: {str(message.trouble)[:200]}"
-        self.memory.suspend(now + rest, why)
+        self.memory.rest_for(now, rest, why)
         self._refuse_ready(message.trouble)
         log.info("site suspended", site=self.key, seconds=round(rest, 1), why=why)
 
@@ -318,7 +318,7 @@ class Site:
         await warm_up.reserve()
         if warm_up.exhausted:
             left = DAY_SECONDS - self._parts.clock.now() % DAY_SECONDS
-            self.memory.suspend(now + left, f"warm-up: {warm_up.describe()}")
+            self.memory.rest_for(now, left, f"warm-up: {warm_up.describe()}")
 
     async def _tell_notes(self) -> None:
         notes = self._parts.notes

@@ -38,7 +38,10 @@ REPORT = CampaignReport(
         DomainReport(
             "a.example",
             StateCounts(accepted=7, delivered=6, ambiguous=1),
-            (Reason("ambiguous", "ambiguous, held", 1), Reason("deferred", "remote-system-error", 4, "450 later")),
+            (
+                Reason("ambiguous", "ambiguous, held", 1),
+                Reason("deferred", "remote-system-error", 4, "450 later"),
+            ),
         ),
         DomainReport(
             "b.example",

@@ -165,3 +165,16 @@ def test_an_idle_path_changes_nothing() -> None:
     assert not notes
     assert "20/s" in repr(path)
     assert repr(path.provider) == "<Provider mx.test via out: <Slots 0 open on 0 paths, 0 waiting>>"
+
+
+def test_a_rest_is_told_once_and_again_when_it_becomes_longer() -> None:
+    notes: list[Adapted] = []
+    path = a_path(notes=notes)
+    for later in (0.0, 0.1, 0.2):  # until midnight is the same rest, however often it is looked at
+        path.rest_for(NOW + later, 60.0 - later, "warm-up: the quota is used")
+    path.rest_for(NOW + 1, 120.0, "no connection succeeded")
+    assert [(note.knob, note.after, note.reason) for note in notes] == [
+        ("rest", 60.0, "warm-up: the quota is used"),
+        ("rest", 120.0, "no connection succeeded"),
+    ]
+    assert path.rest(NOW + 1) == (NOW + 121, "no connection succeeded")
