@@ -234,6 +234,7 @@ class Connection:
             return
         working = bool(self._prepared)
         if not working:
+            self._ask_for_more()  # all that was leased has ended here: expired, or not to be sent
             if self._asked:
                 self._lease.run_dry()
             self._set_deadline(Verb.IDLE, trio.current_time())

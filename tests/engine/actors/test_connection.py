@@ -283,6 +283,17 @@ async def test_what_cannot_be_rendered_or_has_expired_ends_here() -> None:
         assert not line.recipients
 
 
+async def test_a_connection_for_one_message_asks_again_when_that_one_has_expired() -> None:
+    async with open_line(messages_per_connection=1) as line:
+        await until(lambda: bool(line.desk.take("site", Want)))
+        await line.send(["a@plain.test"], expires_at=line.parts.clock.now() - 1)
+        await line.settled(1)
+        await until(lambda: bool(line.desk.take("site", Want)))
+        await line.send(["b@plain.test"], letter(9))
+        await line.settled(2)
+        assert line.recipients == ["b@plain.test"]
+
+
 # --- signatures and TLS -----------------------------------------------------------------------------------
 
 
