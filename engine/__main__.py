@@ -22,14 +22,15 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write("usage: python -m engine [emass.toml]\n")
         return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
     configure_logs("info")
+    path = Path(arguments[0]) if arguments else None
     try:
-        config = load_config(Path(arguments[0]) if arguments else None, os.environ)
+        config = load_config(path, os.environ)
     except ConfigError as error:
         sys.stderr.write(f"engine: {error}\n")
         return 2
     failed: list[str] = []
     try:
-        trio.run(serve, config)
+        trio.run(serve, config, path)
     except* (EngineError, SupervisorGaveUp) as group:
         failed.append(str(group.exceptions[0]))
     for text in failed:
@@ -37,10 +38,10 @@ def main(arguments: list[str]) -> int:
     return 1 if failed else 0
 
 
-async def serve(config: Config) -> None:
+async def serve(config: Config, path: Path | None) -> None:
     """Run until a signal or the tree's end."""
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with open_engine(config) as engine, trio.open_nursery() as nursery:
+        async with open_engine(config, config_path=path) as engine, trio.open_nursery() as nursery:
 
             async def heed() -> None:
                 async for _ in signals:

@@ -6,6 +6,7 @@ transactions finish, everything is settled). Raises EngineError with the cure wh
 used; SupervisorGaveUp when the tree crashed too often.
 """
 
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
@@ -14,9 +15,9 @@ from pathlib import Path
 import trio
 
 from engine.actors.outlook import outlooks
-from engine.actors.parts import Parts
+from engine.actors.parts import ConfigFile, Parts
 from engine.bus.local import LocalBus
-from engine.config import ConfigError
+from engine.config import ConfigError, load_config
 from engine.config.replies import load_reply_rules
 from engine.config.tables import Config
 from engine.keyring import (
@@ -108,13 +109,24 @@ async def open_engine(
     clock: Clock | None = None,
     extra_sync_seconds: float = 0.0,
     restarts_max: int = RESTARTS_MAX,
+    config_path: Path | None = None,
 ) -> AsyncIterator[Engine]:
-    """Run a broadcaster over `config.node.data`. `static_route` sends all mail to one host."""
+    """Run a broadcaster over `config.node.data`. `static_route` sends all mail to one host.
+
+    `config_path` is the file that `config` was made from, for rules that are read anew while it runs.
+    """
     clock = clock or SystemClock()
     data = Path(config.node.data)
     with ExitStack() as stores:
         try:
             replies = load_reply_rules(Path(config.engine.replies) if config.engine.replies else None)
+            config_file = None
+            if config_path is not None:
+                config_file = ConfigFile(
+                    config_path.absolute(),  # noqa: ASYNC240 - asks no disk
+                    os.environ,
+                    load_config(config_path, os.environ),
+                )
             data.mkdir(mode=0o700, parents=True, exist_ok=True)  # noqa: ASYNC240 - before anything runs
             master = load_keys(config)
             environment = open_spool_environment(data / "spool", map_octets=config.limits.spool_map)
@@ -153,6 +165,7 @@ async def open_engine(
             dkim_keys={key.name: str(Path(config.keys.folder) / key.file) for key in config.keys.dkim},
             static_route=lambda: static_route,
             credentials=credentials,
+            config_file=config_file,
         )
         tree: Tree
         spec = engine_tree(parts, lambda: tree.statistics(), restarts_max=restarts_max)  # noqa: PLW0108 - not yet bound

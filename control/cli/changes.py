@@ -25,6 +25,7 @@ from engine.mta.policy.shaping import Shaping, shaping_rules
 
 SHOWN_DEFAULT = 40
 BEFORE_SECONDS = 0.5  # a loop looks twice a second: it began at most so long before its first signal
+OF_RULES = ("override", "reload")  # changes that move no knob by themselves
 TOGETHER_SECONDS = 0.75  # a change that happened, and its twin in the replay
 
 
@@ -125,8 +126,8 @@ def _print_changes(found: list[dict[str, Any]], console: Console) -> None:
     for one in found:
         who = f" (by {short(one['author'])})" if one["author"] else ""
         where = short(one["path"] or one["provider"], 60)
-        move = f"{_value(one['knob'], one['before'])} -> {_value(one['knob'], one['after'])}"
-        line = Text(f"{_clock(one['at'])}  {where}  {one['knob']} {move}{who}")
+        move = "" if one["knob"] in OF_RULES else f" {_move(one['knob'], one)}"
+        line = Text(f"{_clock(one['at'])}  {where or 'everywhere'}  {one['knob']}{move}{who}")
         line.append(f"\n          {short(one['reason'])}", style="dim")
         console.print(line, soft_wrap=True)
 

@@ -20,6 +20,7 @@ from control.cli.ask import ask, check_folder, data_option, json_option
 from control.cli.changes import changes
 from control.cli.errors import InputError
 from control.cli.explain import explain
+from control.cli.overrides import override, overrides, reload
 from control.cli.progress import describe_seconds
 from control.cli.report import STATES
 from control.cli.table import plain_table
@@ -47,7 +48,7 @@ def command() -> None:
     """
 
 
-for each in (explain, changes, pin, unpin, reset, lift):
+for each in (explain, changes, pin, unpin, reset, lift, override, overrides, reload):
     command.add_command(each)
 
 

@@ -152,7 +152,8 @@ class Run:
     async def _send(self, route: Route | None, signals: AsyncIterator[int]) -> CampaignReport:
         counted = count_domains(self._people.source)
         routes = {} if route is not None else await find_routes(counted, new_resolver(self._config))
-        async with open_engine(self._config, static_route=route) as engine:
+        file = Path(self._job.options.config) if self._job.options.config else None
+        async with open_engine(self._config, static_route=route, config_path=file) as engine:
             self._say_forecast(engine, counted, routes)
             began = trio.current_time()
             events = engine.parts.bus.subscribe(f"events.{self._config.node.name}", "report")

@@ -1,9 +1,9 @@
 """Answers questions from outside (`emass queue`): what the engine does, why mail waits; and does as told.
 
 Serves the bus subject `engine.<node>`. A request names what is wanted; the answer is JSON. A request that
-makes no sense gets an error in the answer, never a crash. Pins whose time is over are taken off here.
+makes no sense gets an error in the answer, never a crash. Pins and overrides whose time is over end here.
 Touches: bus, resolver; reads what the actors share and the statistics of the tree (`explaining`), and
-changes of it what an operator may (`operating`).
+changes of it what an operator may (`operating`, `ruling`).
 """
 
 import math
@@ -19,10 +19,12 @@ from engine.actors import explaining, operating
 from engine.actors.messages import Lookup, Note
 from engine.actors.operating import Author, Refused
 from engine.actors.parts import Parts
+from engine.actors.ruling import Ruling
 from engine.bus.api import PAYLOAD_OCTETS_MAX, Question
 from engine.model.address import AddressError, normalise_domain
 from engine.model.reply import FailureKind, TransportFailure, Verb
 from engine.mta.net.mx import Route
+from engine.mta.policy.shaping import describe_match
 from engine.runtime.answer import ActorDied
 from engine.runtime.child import SupervisorStatistics
 from engine.runtime.ref import Ref
@@ -41,7 +43,10 @@ Statistics = Callable[[], SupervisorStatistics]
 
 
 class Request(Struct, frozen=True):
-    """`path` may be a provider for `lift`; a rate is messages a second; `seconds` None = for good."""
+    """`path` may be a provider for `lift`; a rate is messages a second; `seconds` None = for good.
+
+    `said` is an override's match and values as in `emass.toml`, `number` one that stands.
+    """
 
     command: str
     address: str = ""
@@ -55,6 +60,8 @@ class Request(Struct, frozen=True):
     subject: str = ""
     subject_value: str = ""
     limit: int = CHANGES_MAX
+    said: dict[str, str] = {}
+    number: int = 0
 
 
 def commands(parts: Parts, statistics: Statistics) -> Start:
@@ -75,7 +82,7 @@ def commands(parts: Parts, statistics: Statistics) -> Start:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(serve)
-            nursery.start_soon(desk.end_pins)
+            nursery.start_soon(desk.end_what_is_over)
             await context.stop.wait()
             nursery.cancel_scope.cancel()
 
@@ -89,6 +96,7 @@ class Desk:
         self._parts = parts
         self._statistics = statistics
         self._peer = peer
+        self._ruling = Ruling(parts)
         self._known: dict[str, Callable[[Request], Awaitable[dict[str, Any]]]] = {
             "show": self._show,
             "explain": self._explain,
@@ -99,6 +107,10 @@ class Desk:
             "unpin": self._unpin,
             "reset": self._reset,
             "lift": self._lift,
+            "overrides": self._overrides,
+            "override": self._override,
+            "end-override": self._end_override,
+            "reload": self._reload,
         }
 
     def __repr__(self) -> str:
@@ -124,8 +136,8 @@ class Desk:
             return _error(f"the answer has {len(answer):,} octets: more than the bus takes; ask for less")
         return answer
 
-    async def end_pins(self) -> None:
-        """Take off the pins whose time is over, for ever."""
+    async def end_what_is_over(self) -> None:
+        """Take off the pins and overrides whose time is over, for ever."""
         while True:
             for pin in self._parts.controls.over(self._parts.clock.now()):
                 try:
@@ -135,6 +147,8 @@ class Desk:
                     break
                 by = Author(pin.author, "its time is over")
                 operating.release(self._parts, pin.path, pin.knob, by, trio.current_time())
+                await self._tell_notes()
+            if await self._ruling.end_over():
                 await self._tell_notes()
             await trio.sleep(EXPIRE_SECONDS)
 
@@ -223,6 +237,16 @@ class Desk:
             "signals": signals,
         }
 
+    async def _overrides(self, request: Request) -> dict[str, Any]:
+        standing = self._parts.overrides
+        return {
+            "overrides": [
+                msgspec.to_builtins(each)
+                | {"values": each.values, "match": describe_match(standing.rule(each))}
+                for each in standing.all()
+            ]
+        }
+
     # --- acts ------------------------------------------------------------------------------------------
 
     async def _pin(self, request: Request) -> dict[str, Any]:
@@ -243,6 +267,19 @@ class Desk:
         by, now = Author(request.author, request.reason), trio.current_time()
         subject, value = request.subject, request.subject_value
         return {"done": operating.lift(self._parts, request.path, subject, value, by, now)}
+
+    async def _override(self, request: Request) -> dict[str, Any]:
+        by = Author(request.author, request.reason)
+        done, warnings = await self._ruling.override(request.said, request.seconds, by)
+        return {"done": done, "warnings": warnings}
+
+    async def _end_override(self, request: Request) -> dict[str, Any]:
+        return {"done": await self._ruling.end(request.number, Author(request.author, request.reason))}
+
+    async def _reload(self, request: Request) -> dict[str, Any]:
+        by = Author(request.author, request.reason)
+        done: dict[str, Any] = msgspec.to_builtins(await self._ruling.reload(by))
+        return done
 
     def _aim(self, request: Request) -> tuple[str, Author]:
         by = Author(request.author, request.reason)

@@ -10,6 +10,8 @@ changes is noted as an event with its reason. Nothing here waits or fails.
 import math
 from collections.abc import Callable
 
+from msgspec import Struct
+
 from engine.actors.warming import WarmUpAccount
 from engine.model.event import Adapted
 from engine.mta.policy.breaker import Breaker
@@ -29,6 +31,15 @@ REST_NEWS_SECONDS = 0.5  # a rest that only ends so much later is the one that w
 REOPEN_SECONDS, REOPEN_SECONDS_MAX = 1.0, 60.0
 
 Note = Callable[[Adapted], None]
+
+
+class Place(Struct, frozen=True):
+    """What rules match a path by. `domain` where it is the path of one recipient domain."""
+
+    source: str
+    site: str
+    hosts: tuple[str, ...]
+    domain: str
 
 
 class ProviderMemory:
@@ -61,6 +72,13 @@ class ProviderMemory:
     def __repr__(self) -> str:
         return f"<Provider {self.name} via {self.source}: {self.slots!r}>"
 
+    def reshape(self, shaping: Shaping, now: float) -> None:
+        """Other rules hold from now on."""
+        self.slots.limit = shaping.provider_connections
+        rate = shaping.provider_rate
+        per_second = None if rate is None else rate.ceiling.per_second
+        self.throttle.set_rate(per_second, now, shaping.burst_seconds)
+
 
 class PathMemory:
     """One egress path. Outlives its site actor."""
@@ -68,10 +86,12 @@ class PathMemory:
     __slots__ = (
         "failures",
         "governor",
+        "hasty",
         "hush_until",
         "key",
         "note",
         "opening",
+        "place",
         "provider",
         "reopen_at",
         "reopen_seconds",
@@ -86,6 +106,7 @@ class PathMemory:
     def __init__(
         self,
         key: str,
+        place: Place,
         shaping: Shaping,
         provider: ProviderMemory,
         note: Note,
@@ -95,19 +116,19 @@ class PathMemory:
     ) -> None:
         """`hasty`: a relay of our own, whose limits its operator tells; nothing is found out by trying."""
         self.key = key
+        self.place = place
         self.shaping = shaping
         self.provider = provider
         self.note = note
-        known = shaping.rate is not None or hasty
+        self.hasty = hasty
         self.governor = Governor(
             shaping.connections,
             shaping.rate,
             now,
             start_connections=shaping.connections.ceiling if hasty else FIRST_CONNECTIONS,
-            start_per_second=math.inf if known else START_PER_SECOND,
+            start_per_second=self._start_per_second,
         )
-        burst = FOUND_BURST_SECONDS if shaping.rate is None else shaping.burst_seconds
-        self.throttle = Throttle(None, now, burst)
+        self.throttle = Throttle(None, now, self._burst_seconds)
         self.throttle.set_rate(self.governor.rate_per_second, now)
         self.opening = Throttle(shaping.connection_rate, now)
         self.reopen_at = now  # no dial before: the last ones were turned away
@@ -121,6 +142,19 @@ class PathMemory:
 
     def __repr__(self) -> str:
         return f"<Path {self.key}: {self.governor!r}>"
+
+    def reshape(self, shaping: Shaping, provider: ProviderMemory, now: float, why: str) -> None:
+        """Other rules hold from now on, perhaps those of another provider; what was learnt stays."""
+        if provider is not self.provider:
+            self.provider.slots.hand_over(self.key, provider.slots)
+            self.provider = provider
+        self.shaping = shaping
+        start = self._start_per_second
+        self.governor.set_bounds(shaping.connections, shaping.rate, now, why, start_per_second=start)
+        self.throttle.set_rate(self.governor.rate_per_second, now, self._burst_seconds)
+        opening = shaping.connection_rate
+        self.opening.set_rate(None if opening is None else opening.per_second, now)
+        self.publish_changes(now)
 
     # --- what may be done now --------------------------------------------------------------------------
 
@@ -203,6 +237,15 @@ class PathMemory:
         if until > self.suspended_until:
             self.suspended_until, self.suspended_why = until, why
             self.hush_until = max(self.hush_until, until)
+
+    @property
+    def _start_per_second(self) -> float:
+        """A rate that somebody said need not be found: it starts at its ceiling."""
+        return math.inf if self.shaping.rate is not None or self.hasty else START_PER_SECOND
+
+    @property
+    def _burst_seconds(self) -> float:
+        return FOUND_BURST_SECONDS if self.shaping.rate is None else self.shaping.burst_seconds
 
     def _event(self, change: Change) -> Adapted:
         knob = "connections" if change.knob is Knob.CONNECTIONS else "rate"

@@ -5,16 +5,18 @@ needs. No decisions here.
 """
 
 import math
+import pathlib
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import count
 
 from msgspec import Struct
 
 from engine.actors.controls import Controls
-from engine.actors.memory import PathMemory, ProviderMemory
+from engine.actors.memory import PathMemory, Place, ProviderMemory
 from engine.actors.messages import Settle
+from engine.actors.overrides import Overrides
 from engine.actors.path import Path
 from engine.actors.warming import DAY_SECONDS, WarmUpAccount
 from engine.bus.api import Bus
@@ -32,7 +34,7 @@ from engine.mta.net.resolver import Resolver
 from engine.mta.policy.breaker import Breaker
 from engine.mta.policy.classify import Judge
 from engine.mta.policy.holds import Holds
-from engine.mta.policy.shaping import shaping_rules, target_of
+from engine.mta.policy.shaping import Shaping, ShapingRules, shaping_rules, target_of
 from engine.mta.proto.smtp_options import Credentials
 from engine.mta.queue.scheduled import ScheduledQueues
 from engine.mta.spool.api import Spool
@@ -62,8 +64,16 @@ class Noted(Struct, frozen=True):
     change: Adapted
 
 
+class ConfigFile(Struct, frozen=True):
+    """Where the configuration came from, and what file and environment said at the start."""
+
+    path: pathlib.Path
+    environ: Mapping[str, str]
+    at_start: Config
+
+
 class Parts:
-    """One engine's shared things. Attributes are set once, before the tree runs."""
+    """One engine's shared things. Attributes are set once, before the tree runs; only rules are replaced."""
 
     def __init__(
         self,
@@ -83,8 +93,10 @@ class Parts:
         dice: random.Random | None = None,
         network: Network | None = None,
         replies: ReplyRules | None = None,
+        config_file: ConfigFile | None = None,
     ) -> None:
         self.config = config
+        self.config_file = config_file  # None: there is nothing to read anew
         self.clock = clock
         self.spool = spool
         self.committer = committer
@@ -110,10 +122,9 @@ class Parts:
         self.domains = DynamicSupervisor("domains", children_max=DOMAINS_MAX, clock=clock)
         self.ended: deque[tuple[str, str]] = deque()  # kind and name of what the scheduler started
         self.unsettled: dict[int, Settle] = {}  # by id(): in the spooler's hands or for them, not durable yet
-        self.shaping = shaping_rules(config)
-        self.ruled_domains = frozenset(  # recipient domains that have a path of their own
-            target_of(rule)[1] for layer in self.shaping.layers for rule in layer.rules if rule.domain
-        )
+        self.overrides = Overrides(bus)
+        self.shaping = shaping_rules(config, self.overrides.rules(clock.now()))
+        self.ruled_domains = _ruled_domains(self.shaping)
         self.judge = Judge(replies or load_reply_rules())
         self.holds = Holds()
         self.queues = ScheduledQueues()  # the scheduler's, like `paths`: others only look
@@ -142,31 +153,53 @@ class Parts:
             return memory
         if len(self.memory) >= PATHS_KEPT_MAX:
             self._forget_a_path(now)
-        shaping = self.shaping.path(source.name, route.site, [host.name for host in route.hosts], domain)
-        name = self.provider_name(route, domain)
-        provider = self.providers.get((name, source.name))
+        place = Place(source.name, route.site, tuple(host.name for host in route.hosts), domain)
+        shaping, provider = self._rules_at(place, now)
+        own_relay = self.static_route() is not None
+        memory = self.memory[key] = PathMemory(key, place, shaping, provider, self.note, now, hasty=own_relay)
+        self.controls.apply(memory, now, self.clock.now())
+        return memory
+
+    def set_shaping(self, rules: ShapingRules, now: float, why: str) -> None:
+        """These rules hold from now on, on every path that is known.
+
+        Connections that are open keep to what held when they began. The scheduler sees by itself that
+        `shaping` is another object.
+        """
+        self.shaping = rules
+        self.ruled_domains = _ruled_domains(rules)
+        wall = self.clock.now()
+        for memory in self.memory.values():
+            memory.reshape(*self._rules_at(memory.place, now), now, why)
+            self.controls.apply(memory, now, wall)  # a pin may have been cut to bounds that hold no more
+
+    def _rules_at(self, place: Place, now: float) -> tuple[Shaping, ProviderMemory]:
+        """What holds at a place, and the door of its provider, made where there is none."""
+        shaping = self.shaping.path(place.source, place.site, place.hosts, place.domain)
+        name = self.shaping.provider_of(place.hosts, place.domain) or place.site
+        provider = self.providers.get((name, place.source))
         if provider is None:
             breaker = self.breakers.get(name)
             if breaker is None:
                 breaker = self.breakers[name] = Breaker(now)
-            provider = self.providers[name, source.name] = ProviderMemory(
-                name, source.name, shaping, breaker, now
-            )
-            provider.warmup = self.warm_up(name, source)
-        own_relay = self.static_route() is not None
-        memory = self.memory[key] = PathMemory(key, shaping, provider, self.note, now, hasty=own_relay)
-        self.controls.apply(memory, now, self.clock.now())
-        return memory
+            provider = ProviderMemory(name, place.source, shaping, breaker, now)
+            self.providers[name, place.source] = provider
+        provider.reshape(shaping, now)
+        provider.warmup = self._warm_up(name, place.source)
+        return shaping, provider
 
     def warm_up(self, provider: str, source: Source) -> WarmUpAccount | None:
         """The warm-up of a source at a provider, where it has a plan."""
-        plan = self.shaping.warm_up(source.name, provider)
+        return self._warm_up(provider, source.name)
+
+    def _warm_up(self, provider: str, source: str) -> WarmUpAccount | None:
+        plan = self.shaping.warm_up(source, provider)
         if plan is None:
             return None
-        account = self._warm_ups.get((provider, source.name))
-        if account is None:
-            account = self._warm_ups[provider, source.name] = WarmUpAccount(
-                self.bus, plan, source.name, provider, lambda: int(self.clock.now() // DAY_SECONDS)
+        account = self._warm_ups.get((provider, source))
+        if account is None or account.plan != plan:
+            account = self._warm_ups[provider, source] = WarmUpAccount(
+                self.bus, plan, source, provider, lambda: int(self.clock.now() // DAY_SECONDS)
             )
         return account
 
@@ -217,6 +250,11 @@ class Parts:
                 self._contents.pop(next(iter(self._contents)))
             found = self._contents[campaign] = compile_content(content, self.tokens)
         return found
+
+
+def _ruled_domains(rules: ShapingRules) -> frozenset[str]:
+    """Recipient domains that have a path of their own."""
+    return frozenset(target_of(rule)[1] for layer in rules.layers for rule in layer.rules if rule.domain)
 
 
 SITES_MAX = 20_000  # an idle site is a record; busy ones are bounded by connections anyway

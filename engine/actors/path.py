@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.model.egress import Source
 from engine.mta.net.mx import Route
-from engine.mta.queue.fair import FairQueue
+from engine.mta.queue.fair import FairQueue, Flow
 from engine.runtime.ref import Ref
 
 URGENT_PLACES = 256  # of a site, beyond its credit, for transactional mail: some four leases
@@ -69,6 +69,21 @@ class Path:
         """Nothing more before it tells of new room."""
         self.credit = -self.extra
 
+    def empty(self) -> set[str]:
+        """Nothing waits here any more; the domains whose mail did."""
+        waiting, self.waiting = self.waiting, FairQueue()
+        return {queue.domain for flow in waiting.flows() for queue in flow.queues()}
+
     def mark(self, spool_id: int, domain: str, campaign: int) -> None:
         """An id is released."""
         self.released[spool_id] = (campaign, domain)
+
+
+def count_waiting(flow: Flow, most: int) -> int:
+    """How many ids wait in a flow, counted up to `most`."""
+    count = 0
+    for queue in flow.queues():
+        count += len(queue)
+        if count >= most:
+            return most
+    return count

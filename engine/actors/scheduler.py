@@ -37,11 +37,11 @@ from engine.actors.messages import (
     Unroutable,
 )
 from engine.actors.parts import Parts
-from engine.actors.path import Path, path_key
+from engine.actors.path import Path, count_waiting, path_key
 from engine.model.content import MessageClass
 from engine.mta.net.mx import Route
 from engine.mta.policy.flow_limits import FlowLimits
-from engine.mta.queue.fair import BULK, DEFAULT, TRANSACTIONAL, FairQueue, Flow
+from engine.mta.queue.fair import BULK, DEFAULT, TRANSACTIONAL, Flow
 from engine.mta.queue.scheduled import ScheduledQueue, ScheduledQueues
 from engine.runtime.dynamic import ChildExists, NotRunning, TooManyChildren
 from engine.runtime.ref import Ref
@@ -113,6 +113,8 @@ class Scheduler:
         await self._rebuild()
         task_status.started()
         while (batch := await batch_within(self._mailbox, MESSAGES_PER_PASS, self._patience)) is not None:
+            if self._parts.shaping is not self._limits.rules:
+                self._follow_rules()
             for message in batch:
                 self._take(message)
             self._reap()
@@ -220,9 +222,17 @@ class Scheduler:
         path.close()
         self._take_back(path, message.ids)
         if message.elsewhere and path.route is not None and len(self._parts.sources) > 1:
-            waiting, path.waiting = path.waiting, FairQueue()
-            for domain in {queue.domain for flow in waiting.flows() for queue in flow.queues()}:
+            for domain in path.empty():
                 self._routed(domain, path.route)
+
+    def _follow_rules(self) -> None:
+        """Other rules hold: what waits is weighed anew, and goes to the path that it has by them."""
+        self._limits.follow(self._parts.shaping)
+        self._standings.clear()
+        for path in list(self._paths.values()):
+            if path.route is not None:
+                for domain in path.empty():
+                    self._routed(domain, path.route)
 
     # --- routes ----------------------------------------------------------------------------------------
 
@@ -400,7 +410,7 @@ class Scheduler:
         def allowed(flow: Flow, wanted: int) -> int:
             standing = self._standing(flow.campaign)
             held = holds.of(path.provider, flow.workspace, flow.campaign, standing.sending_domain, now)
-            there = max(1, _waiting(flow, wanted)) if limits.any else wanted  # no more than it can use
+            there = max(1, count_waiting(flow, wanted)) if limits.any else wanted  # no more than it can use
             count = 0 if held else limits.take(now, path.provider, flow.workspace, flow.campaign, there)
             if count < there:
                 self._waiting_for_time[path.key] = None
@@ -418,16 +428,6 @@ class Scheduler:
             waits = any(queue.campaign == campaign for queue in self._queues.of_domain(domain))
             for spool_id in reversed(group) if waits else group:
                 self._add(campaign, domain, spool_id)
-
-
-def _waiting(flow: Flow, most: int) -> int:
-    """How many ids wait in a flow, counted up to `most`."""
-    count = 0
-    for queue in flow.queues():
-        count += len(queue)
-        if count >= most:
-            return most
-    return count
 
 
 class _Standing(Struct, frozen=True):

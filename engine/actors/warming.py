@@ -26,13 +26,13 @@ log = structlog.get_logger("warming")
 class WarmUpAccount:
     """The plan of one (source, provider) and what is written of it."""
 
-    __slots__ = ("_bus", "_key", "_plan", "_reserved", "_today", "_warmup")
+    __slots__ = ("_bus", "_key", "_reserved", "_today", "_warmup", "plan")
 
     def __init__(
         self, bus: Bus, plan: WarmUpPlan, source: str, provider: str, today: Callable[[], int]
     ) -> None:
         self._bus = bus
-        self._plan = plan
+        self.plan = plan
         self._today = today
         self._key = f"{source}/{provider}"
         self._warmup = WarmUp(plan.per_day, self._load())
@@ -44,7 +44,7 @@ class WarmUpAccount:
     @property
     def overflow(self) -> bool:
         """What is over the quota may leave by another source."""
-        return self._plan.overflow
+        return self.plan.overflow
 
     @property
     def room(self) -> int:
@@ -102,4 +102,4 @@ class WarmUpAccount:
             log.error(
                 "a warm-up count does not decode: nothing more goes today", path=self._key, why=str(error)
             )
-            return WarmUpState(0, self._today(), self._plan.per_day[0])
+            return WarmUpState(0, self._today(), self.plan.per_day[0])

@@ -5,7 +5,7 @@
 here; the division below is ours.
 """
 
-from engine.config.load import ConfigError, load_config, load_shaping
+from engine.config.load import ConfigError, load_config, load_shaping, parse_rule
 from engine.config.render import find_origins, render_commented_default, render_toml
 from engine.config.shaping import (
     SITE_DEFAULTS,
@@ -69,6 +69,7 @@ __all__ = [
     "find_origins",
     "load_config",
     "load_shaping",
+    "parse_rule",
     "render_commented_default",
     "render_toml",
 ]

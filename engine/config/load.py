@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import fields, replace
 
-from engine.config.shaping import ShapingFile, ShapingPath
+from engine.config.shaping import ShapingFile, ShapingPath, ShapingRule
 from engine.config.tables import Config
 from engine.config.units import PARSERS
 
@@ -92,6 +92,19 @@ def load_shaping(path: Path) -> ShapingFile:
         return msgspec.convert(document, ShapingFile, dec_hook=_parse_unit)
     except msgspec.ValidationError as error:
         raise _explain(error, ShapingFile, path, {}) from error
+
+
+def parse_rule(said: Mapping[str, str], name: str = "rule") -> ShapingRule:
+    """A rule of `[[engine.site]]` from texts, as an environment variable has them.
+
+    Raises ConfigError; `name` stands for the file in it.
+    """
+    document = {key: _parse_override(text, ("engine", "site", key)) for key, text in said.items()}
+    try:
+        return msgspec.convert({"site": [document]}, ShapingFile, dec_hook=_parse_unit).site[0]
+    except msgspec.ValidationError as error:
+        told = _explain(error, ShapingFile, None, {})
+        raise ConfigError(name, "", told.key, told.problem, told.hint) from error
 
 
 def read_document(path: Path | None, environ: Mapping[str, str]) -> dict[str, Any]:

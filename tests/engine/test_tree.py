@@ -29,7 +29,7 @@ def nothing_runs() -> SupervisorStatistics:
 
 
 @pytest.fixture
-def spec(autojump_clock: MockClock) -> SupervisorSpec:
+async def spec(autojump_clock: MockClock) -> SupervisorSpec:
     return engine_tree(memory_parts(), nothing_runs)
 
 

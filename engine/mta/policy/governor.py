@@ -57,6 +57,7 @@ class SignalKind(Enum):
     PIN = "pin"
     UNPIN = "unpin"
     RESET = "reset"
+    BOUNDS = "bounds"  # never kept: a replay has bounds of its own
 
 
 class Signal(Struct, frozen=True, gc=False):
@@ -185,12 +186,25 @@ class Governor:
         """Forget pins and all that was learnt, and start anew."""
         self._feed(Signal(now, SignalKind.RESET, text=reason[:TEXT_MAX]))
 
-    def set_bounds(self, connections: CountRange, rate: RateRange | None) -> None:
-        """Other shaping holds from now on; what was learnt stays."""
+    def set_bounds(
+        self,
+        connections: CountRange,
+        rate: RateRange | None,
+        now: float,
+        reason: str,
+        *,
+        start_per_second: float,
+    ) -> None:
+        """Other shaping holds from now on; what was learnt stays. A reset starts at `start_per_second`."""
+        before = self.connections, self.rate_per_second
+        self._start = (self._start[0], start_per_second)
         self._window.set_bounds(connections.floor, connections.ceiling)
         self._rate.set_bounds(*_rate_bounds(rate))
         for knob, value in self._pins.items():
             self._pins[knob] = self._clamped(knob, value)
+        signal = Signal(now, SignalKind.BOUNDS)
+        self._tell(signal, Knob.CONNECTIONS, before[0], self.connections, reason)
+        self._tell(signal, Knob.RATE, before[1], self.rate_per_second, reason)
 
     def take_changes(self) -> list[Change]:
         """What moved since the last call."""

@@ -63,6 +63,13 @@ class Slots:
             self._open.pop(path, None)
             self._since.pop(path, None)
 
+    def hand_over(self, path: str, to: "Slots") -> None:
+        """`path` is of another provider now: what it has open counts there."""
+        count, since = self._open.pop(path, 0), self._since.pop(path, 0.0)
+        self._waiting.pop(path, None)
+        if count:
+            to._open[path], to._since[path] = count, since
+
     def content(self, path: str) -> None:
         """`path` has nothing to do: it leaves the line."""
         self._waiting.pop(path, None)

@@ -33,23 +33,26 @@ class Throttle:
     def per_second(self) -> float | None:
         return 1 / self._interval if self._interval else None
 
-    def set_rate(self, per_second: float | None, now: float) -> None:
-        """Another rate from `now` on; None = unlimited.
+    def set_rate(self, per_second: float | None, now: float, burst_seconds: float | None = None) -> None:
+        """Another rate (and burst, where it is said) from `now` on; None = unlimited.
 
         What may go at once after it is never more messages than before it. From unlimited, one may go.
         """
+        if burst_seconds is not None:
+            self._burst_seconds = burst_seconds
         if per_second is None:
             self._interval = self._tolerance = 0.0
             return
         assert per_second > 0
         interval = 1 / per_second
-        if interval == self._interval:
+        tolerance = max(interval, self._burst_seconds)
+        if interval == self._interval and tolerance == self._tolerance:
             return
         room = 1.0
         if self._interval:
             room = (now + self._tolerance - max(self._due, now)) / self._interval
         self._interval = interval
-        self._tolerance = max(interval, self._burst_seconds)
+        self._tolerance = tolerance
         self._due = now + self._tolerance - min(room * interval, self._tolerance)
 
     def take(self, now: float, wanted: int) -> int:

@@ -88,6 +88,9 @@ def test_changes_are_lines_with_reason_and_author_and_nobody_s_escapes() -> None
     assert "\\x1b[31mplease" in text
     assert "\x1b" not in text
     assert "lamp  rest none -> 15 min" in text
+    read = rest | {"provider": "", "knob": "reload", "after": None, "author": "ann"}
+    text = printed(lambda console: command._print_changes([read], console))
+    assert "everywhere  reload (by ann)" in text
     empty = printed(lambda console: command._print_changes([], console))
     assert empty == "Nothing was changed since the engine started.\n"
 

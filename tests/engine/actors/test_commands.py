@@ -121,10 +121,10 @@ async def test_a_pin_ends_when_its_time_is_over(autojump_clock: MockClock) -> No
     office = Office()
     await office.ask("pin", path=KEY, knob="rate", value=2.5, seconds=60, **BY)
     with trio.move_on_after(59):
-        await office.answers.end_pins()
+        await office.answers.end_what_is_over()
     assert office.memory.governor.rate_per_second == 2.5
     with trio.move_on_after(3):
-        await office.answers.end_pins()
+        await office.answers.end_what_is_over()
     assert office.memory.governor.rate_per_second == 20.0
     assert office.parts.controls.of(KEY) == []
     assert office.noted()[-1].reason == "no longer pinned: its time is over"
@@ -204,3 +204,38 @@ async def test_many_paths_are_shown_up_to_what_the_bus_takes(autojump_clock: Moc
     payload = await office.answers.reply(b'{"command":"show"}')
     assert len(payload) < PAYLOAD_OCTETS_MAX // 2
     assert json.loads(payload)["sites_hidden"] == 1_501
+
+
+async def test_an_override_is_set_listed_and_ends_when_its_time_is_over(autojump_clock: MockClock) -> None:
+    office = Office()
+    said = {"site": "mx.x.test", "connections": "1"}
+    told = await office.ask("override", said=said, seconds=60, **BY)
+    assert told == {"done": "override 1 holds for 1 min: site mx.x.test: connections 1", "warnings": []}
+    assert office.memory.governor.connections == 1
+    (listed,) = (await office.ask("overrides"))["overrides"]
+    assert listed == {
+        "number": 1,
+        "said": said,
+        "match": "site mx.x.test",
+        "values": {"connections": "1"},
+        "until": office.parts.clock.now() + 60,
+        "reason": BY["reason"],
+        "author": "ann",
+    }
+    await office.ask("override", said=said, **BY)
+    with trio.move_on_after(62):
+        await office.answers.end_what_is_over()
+    assert [one["number"] for one in (await office.ask("overrides"))["overrides"]] == [2]
+    ended = await office.ask("end-override", number=2, **BY)
+    assert ended == {"done": "override 2 holds no longer: site mx.x.test: connections 1"}
+    noted = [event for event in office.noted() if event.knob == "override"]
+    assert [event.reason.rpartition(": ")[2] for event in noted] == [
+        BY["reason"],
+        BY["reason"],
+        "its time is over",
+        BY["reason"],
+    ]
+
+
+async def test_a_reload_is_refused_where_no_file_was_read(autojump_clock: MockClock) -> None:
+    assert "without a configuration file" in (await Office().ask("reload", **BY))["error"]

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from engine.actors.memory import PathMemory, ProviderMemory
+from engine.actors.memory import PathMemory, Place, ProviderMemory
 from engine.actors.warming import WarmUpAccount
 from engine.config.shaping import ShapingRule, WarmUpPlan
 from engine.config.tables import RetryTable
@@ -23,7 +23,15 @@ def a_path(*rules: ShapingRule, hasty: bool = False, notes: list[Adapted] | None
     shaping = ShapingRules([Layer(NODE_FILE, (), rules)], RetryTable()).path("out", "mx.test", ["mx.test"])
     provider = ProviderMemory("mx.test", "out", shaping, Breaker(NOW), NOW)
     noted = notes if notes is not None else []
-    return PathMemory("out>mx.test", shaping, provider, noted.append, NOW, hasty=hasty)
+    return PathMemory(
+        "out>mx.test",
+        Place("out", "mx.test", ("mx.test",), ""),
+        shaping,
+        provider,
+        noted.append,
+        NOW,
+        hasty=hasty,
+    )
 
 
 def a_rule(path_rate: int, provider_rate: int, burst: float = 1) -> ShapingRule:
@@ -178,3 +186,20 @@ def test_a_rest_is_told_once_and_again_when_it_becomes_longer() -> None:
         ("rest", 120.0, "no connection succeeded"),
     ]
     assert path.rest(NOW + 1) == (NOW + 121, "no connection succeeded")
+
+
+# --- other rules ----------------------------------------------------------------------------------------
+
+
+def test_other_rules_hold_at_once_and_what_was_counted_stays_counted() -> None:
+    path = a_path(a_rule(10, 100))
+    assert path.take(NOW, 99) == 1
+    other = a_path(a_rule(2, 50, burst=0.1)).shaping
+    path.provider.reshape(other, NOW)
+    path.reshape(other, path.provider, NOW, "override 1")
+    assert (path.throttle.per_second, path.provider.throttle.per_second) == (2.0, 50.0)
+    assert path.take(NOW, 99) == 0
+    assert path.take(NOW + 60, 99) == 1, "with the new burst"
+    assert path.governor.start == (FIRST_CONNECTIONS, math.inf)
+    path.reshape(a_path().shaping, path.provider, NOW + 60, "it has ended")
+    assert path.governor.start == (FIRST_CONNECTIONS, START_PER_SECOND)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.actors.path import URGENT_PLACES, Path
+from engine.actors.path import URGENT_PLACES, Path, count_waiting
 from engine.mta.queue.fair import BULK, TRANSACTIONAL
 from engine.mta.queue.scheduled import ScheduledQueues
 
@@ -56,3 +56,22 @@ def test_it_shows_what_it_has() -> None:
     path.credit = 3
     path.mark(11, "a.test", 7)
     assert repr(path) == "<Path out>mx.test: 1 released, room for 3, <FairQueue: []>>"
+
+
+def test_a_path_that_is_emptied_names_the_domains_that_waited() -> None:
+    path = waiting(Path(SITE), BULK)
+    assert path.empty() == {"a.test"}
+    assert not path.waiting
+    assert path.empty() == set()
+
+
+def test_what_waits_is_counted_as_far_as_it_matters() -> None:
+    queues = ScheduledQueues()
+    path = Path(SITE)
+    for domain in ("a.test", "b.test"):
+        queue = queues.add(7, domain, 1)
+        assert queue is not None
+        path.waiting.push(queue, BULK, "")
+        queues.add(7, domain, 2)
+    (flow,) = path.waiting.flows()
+    assert [count_waiting(flow, most) for most in (1, 3, 9)] == [1, 3, 4]

@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 import trio
+from msgspec.structs import replace
 from trio.testing import MockClock
 
 from engine.actors.path import URGENT_PLACES
 from engine.config.shaping import ShapingRule, ShareRule
 from engine.config.units import CountRange, Duration, Rate, RateRange
 from engine.mta.policy.holds import Hold, Subject
+from engine.mta.policy.shaping import shaping_rules
 from tests.fakes.engine_house import DOMAIN, letter, transactional
 from tests.fakes.scripted_paths import PathHouse, path_house
 from tests.fakes.trees import until_quiet
@@ -258,3 +260,37 @@ async def test_a_recipient_domain_with_rules_of_its_own_has_a_path_of_its_own(
         await house.queue((3, SHOP, "vip.test"))
         await until_quiet()
         assert await house.credit(own, 9) == [1, 3]
+
+
+# --- other rules while mail waits ---------------------------------------------------------------------
+
+
+async def shares(house: PathHouse, path: str) -> float:
+    """Shop's part of the next thousand."""
+    taken: Counter[int] = Counter()
+    for _ in range(10):
+        taken += whose(await house.credit(path, 100))
+    return taken[SHOP] / taken.total()
+
+
+async def test_other_rules_weigh_and_lead_anew_what_waits(
+    monkeypatch: Patch, autojump_clock: MockClock
+) -> None:
+    async with path_house(monkeypatch) as house:
+        await campaigns(house)
+        path = await house.route("a.test")
+        assert await shares(house, path) == pytest.approx(0.5, abs=0.05)
+        parts = house.parts
+        engine = replace(parts.config.engine, share=(ShareRule(workspace="shop", weight=3.0),))
+        parts.config = replace(parts.config, engine=engine)
+        parts.set_shaping(shaping_rules(parts.config), trio.current_time(), "other weights")
+        await trio.sleep(1)
+        assert await shares(house, path) == pytest.approx(0.75, abs=0.05)
+        rules = [ShapingRule(domain="a.test", connections=CountRange(1, 1))]
+        parts.set_shaping(shaping_rules(parts.config, rules), trio.current_time(), "a domain's own")
+        await trio.sleep(1)
+        assert await house.credit(path, 100) == [], "its domain has a path of its own now"
+        assert len(await house.credit(f"{path}/a.test", 100)) == 100
+        parts.set_shaping(shaping_rules(parts.config), trio.current_time(), "as before")
+        await trio.sleep(1)
+        assert len(await house.credit(path, 100)) == 100

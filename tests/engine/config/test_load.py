@@ -19,6 +19,7 @@ from engine.config import (
     load_config,
     load_shaping,
 )
+from engine.config.load import parse_rule
 
 
 def write(folder: Path, text: str) -> Path:
@@ -291,3 +292,14 @@ def test_a_shaping_file_of_thousands_of_rules_is_read(tmp_path: Path) -> None:
     path = tmp_path / "big.toml"
     path.write_text("".join(f'[[site]]\ndomain = "d{i}.example"\nconnections = 3\n' for i in range(2_000)))
     assert len(load_shaping(path).site) == 2_000
+
+
+def test_a_rule_is_read_from_texts() -> None:
+    said = {"provider": "lamp", "connections": "2..4", "pipelining": "false", "retry_factor": "1.5"}
+    rule = parse_rule(said)
+    assert (rule.provider, rule.pipelining, rule.retry_factor) == ("lamp", False, 1.5)
+    assert str(rule.connections) == "2..4"
+    with pytest.raises(
+        ConfigError, match=r'override: conections: unknown key \(did you mean "connections"\?\)'
+    ):
+        parse_rule({"conections": "4"}, "override")

@@ -75,3 +75,15 @@ def test_it_shows_its_throttles() -> None:
     some = limits(a_rule(10, workspace="shop"))
     some.take(NOW, "big", "shop", 7, 1)
     assert repr(some) == "<FlowLimits: {'workspace shop': <Throttle 10/s>}>"
+
+
+def test_other_rules_hold_at_once_and_what_was_counted_stays_counted() -> None:
+    some = limits(a_rule(10, workspace="shop"))
+    some.take(NOW, "big", "shop", 7, 1)
+    assert some.take(LATER, "big", "shop", 7, 99) == 10
+    some.follow(limits(a_rule(5, workspace="shop")).rules)
+    assert some.take(LATER, "big", "shop", 7, 99) == 0, "no burst by asking anew"
+    assert some.take(LATER + 1, "big", "shop", 7, 99) == 5
+    some.follow(limits().rules)
+    assert not some.any
+    assert some.take(LATER + 1, "big", "shop", 7, 99) == 99

@@ -1,5 +1,6 @@
 """The governor's own manners: what it records, says, pins and replays."""
 
+import math
 import timeit
 
 import pytest
@@ -154,10 +155,19 @@ def test_new_bounds_hold_at_once_and_what_was_learnt_stays() -> None:
     governor.pin(Knob.CONNECTIONS, 15, START, "")
     sending(governor, START, 12)
     assert governor.rate_per_second is None
-    governor.set_bounds(CountRange(1, 4), RateRange(Rate(1, 1.0), Rate(5, 1.0)))
+    governor.take_changes()
+    narrow = CountRange(1, 4), RateRange(Rate(1, 1.0), Rate(5, 1.0))
+    governor.set_bounds(*narrow, START + 12, "override 1", start_per_second=math.inf)
     assert (governor.connections, governor.rate_per_second) == (4, 5.0)
-    governor.set_bounds(ALL, None)
+    assert [(change.knob, change.reason) for change in governor.take_changes()] == [
+        (Knob.CONNECTIONS, "override 1: down from 15 to 4"),
+        (Knob.RATE, "override 1: down from unlimited to 5/s"),
+    ]
+    governor.set_bounds(ALL, None, START + 13, "it has ended", start_per_second=7.0)
     assert governor.rate_per_second == 5.0
+    assert governor.take_changes() == [], "what may move now has not moved yet"
+    governor.reset(START + 14, "")
+    assert governor.rate_per_second == 7.0
 
 
 def test_an_idle_path_records_nothing() -> None:

@@ -92,3 +92,18 @@ def test_no_order_of_events_breaks_the_limit(limit: int, steps: list[tuple[str, 
         elif action == "rest":
             slots.content(path)
         assert slots.taken == sum(held.values()) <= limit
+
+
+def test_a_path_that_changes_its_provider_takes_its_places_along() -> None:
+    before, after = Slots(3), Slots(2)
+    for _ in range(2):
+        before.opened("a", 0.0)
+    before.opened("b", 0.0)
+    assert before.may_open("a") == 0
+    before.hand_over("a", after)
+    assert repr(before) == "<Slots 1 of 3 open on 1 paths, 0 waiting>"
+    assert repr(after) == "<Slots 2 of 2 open on 1 paths, 0 waiting>"
+    before.hand_over("c", after)
+    after.closed("a")
+    after.closed("a")
+    assert after.taken == 0

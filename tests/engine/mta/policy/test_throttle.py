@@ -160,3 +160,13 @@ def test_however_the_rate_moves_no_more_goes_than_the_rates_add_up_to(
         sent += throttle.take(now, wanted)
         assert sent <= allowed + 1e-3
         throttle.set_rate(per_second, now)
+
+
+def test_another_burst_holds_at_once_and_opens_none() -> None:
+    throttle = Throttle(Rate(10, 1.0), START, 0.2)
+    assert throttle.take(START + 60, 99) == 2
+    throttle.set_rate(10.0, START + 60, 1.0)
+    assert throttle.take(START + 60, 99) == 0
+    assert throttle.take(START + 120, 99) == 10
+    throttle.set_rate(10.0, START + 180, 0.3)
+    assert throttle.take(START + 180, 99) == 3
