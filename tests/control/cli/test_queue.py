@@ -100,7 +100,7 @@ async def test_a_running_engine_explains_itself_and_does_as_it_is_told(tmp_path:
     assert held["state"]["pinned"] == {"connections": 1.0}
     assert wrong.code == 1
     assert f"no path is called 'mx.vilage.test'; known are: {facts['path']}" in wrong.err
-    assert changes[-1]["reason"] == "pinned: a test"
+    assert "pinned: a test" in [one["reason"] for one in changes]  # its rate goes on growing meanwhile
     assert replayed["signals"] > 0
     assert "Forecast: " in shown.out
     assert (after.code, "no engine runs over job" in after.err) == (1, True)
