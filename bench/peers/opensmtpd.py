@@ -40,9 +40,9 @@ pki here key "{inside}/key.pem"
 _KEEP = """\
 #!/bin/sh
 set -e
-name=$(mktemp {inside}/mails/tmp/XXXXXXXXXXXX)
+name=$(mktemp "{inside}/mails/tmp/XXXXXXXXXXXX")
 cat > "$name"
-mv "$name" {inside}/mails/new/
+mv "$name" "{inside}/mails/new/"
 """
 
 

@@ -193,7 +193,7 @@ class Connection:
         while self._closed is None:
             if self._stop.is_set() and not self._leaving:
                 self._leave()
-            if self._now < self._memory.hush_until:
+            if self._memory.hushed(self._now):
                 self._return_unsent()  # what we hold would be refused as well
             elif self._prepared:
                 self._submit()
@@ -410,7 +410,7 @@ class Connection:
     def _give_back(self, lease_id: int, envelope: Envelope) -> None:
         self._holder.drop(envelope.spool_id)
         reason = DelayReason.STOPPING if self._stop.is_set() else DelayReason.CONNECTION_LOST
-        if self._now < self._memory.hush_until:
+        if self._memory.hushed(self._now):
             reason = DelayReason.RATE_LIMIT
         self._done.add(
             lease_id,

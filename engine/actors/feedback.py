@@ -144,7 +144,6 @@ class Feedback:
                 if until <= provider.rest_until:
                     return
                 provider.rest_until, provider.rest_reason = until, reaction.reason
-                memory.hush_until = max(memory.hush_until, until)
                 self._note("rest", reaction, 0)
             case ReactionKind.HOLD_DOMAIN | ReactionKind.HOLD_CAMPAIGN | ReactionKind.HOLD_WORKSPACE:
                 subject = _SUBJECTS[reaction.kind]

@@ -1,10 +1,11 @@
 """What is known of paths and providers while no actor lives for them: an idle site is this record.
 
 `PathMemory` joins what limits one egress path: its governor (window and rate, which move), its throttles,
-its rests, and the door it shares with all sites of its provider (`ProviderMemory`: places, rate,
-reactions, circuit breaker). The site asks it how many messages may go and how many connections may be
-opened; connections tell it, through `feedback`, how they fared. Decides only by asking policy; what
-changes is noted as an event with its reason. Nothing here waits or fails.
+its rests, and the doors it shares: one with the other paths of its site (recipient domains with rules of
+their own), one with all sites of its provider (`ProviderMemory`: also reactions, circuit breaker,
+warm-up). The site asks it how many messages may go and how many connections may be opened; connections
+tell it, through `feedback`, how they fared. Decides only by asking policy; what changes is noted as an
+event with its reason. Nothing here waits or fails.
 """
 
 import math
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from engine.actors.warming import WarmUpAccount
+from engine.config.units import RateRange
 from engine.model.event import Adapted
 from engine.mta.policy.breaker import Breaker
 from engine.mta.policy.governor import Change, Governor, Knob
@@ -42,42 +44,40 @@ class Place(Struct, frozen=True):
     domain: str
 
 
-class ProviderMemory:
+class Door:
+    """What several paths are counted at together: their connections, and their rate."""
+
+    __slots__ = ("slots", "throttle")
+
+    def __init__(self, now: float) -> None:
+        self.slots = Slots(None)
+        self.throttle = Throttle(None, now)
+
+    def limit(
+        self, connections: int | None, rate: RateRange | None, burst_seconds: float, now: float
+    ) -> None:
+        """So much holds for all of them together from now on; None = no limit."""
+        self.slots.limit = connections
+        self.throttle.set_rate(None if rate is None else rate.ceiling.per_second, now, burst_seconds)
+
+
+class ProviderMemory(Door):
     """One provider over one source: the door that all its sites share."""
 
-    __slots__ = (
-        "breaker",
-        "name",
-        "reactions",
-        "rest_reason",
-        "rest_until",
-        "slots",
-        "source",
-        "throttle",
-        "warmup",
-    )
+    __slots__ = ("breaker", "name", "reactions", "rest_reason", "rest_until", "source", "warmup")
 
-    def __init__(self, name: str, source: str, shaping: Shaping, breaker: Breaker, now: float) -> None:
+    def __init__(self, name: str, source: str, breaker: Breaker, now: float) -> None:
+        super().__init__(now)
         self.name = name
         self.source = source
         self.breaker = breaker
         self.reactions = Reactions()
-        self.slots = Slots(shaping.provider_connections)
-        rate = shaping.provider_rate
-        self.throttle = Throttle(None if rate is None else rate.ceiling, now, shaping.burst_seconds)
         self.warmup: WarmUpAccount | None = None
         self.rest_until = 0.0  # monotonic seconds
         self.rest_reason = ""
 
     def __repr__(self) -> str:
         return f"<Provider {self.name} via {self.source}: {self.slots!r}>"
-
-    def reshape(self, shaping: Shaping, now: float) -> None:
-        """Other rules hold from now on."""
-        self.slots.limit = shaping.provider_connections
-        rate = shaping.provider_rate
-        per_second = None if rate is None else rate.ceiling.per_second
-        self.throttle.set_rate(per_second, now, shaping.burst_seconds)
 
 
 class PathMemory:
@@ -87,7 +87,6 @@ class PathMemory:
         "failures",
         "governor",
         "hasty",
-        "hush_until",
         "key",
         "note",
         "opening",
@@ -96,6 +95,7 @@ class PathMemory:
         "reopen_at",
         "reopen_seconds",
         "shaping",
+        "site",
         "suspended_until",
         "suspended_why",
         "throttle",
@@ -108,6 +108,7 @@ class PathMemory:
         key: str,
         place: Place,
         shaping: Shaping,
+        site: Door,
         provider: ProviderMemory,
         note: Note,
         now: float,
@@ -118,6 +119,7 @@ class PathMemory:
         self.key = key
         self.place = place
         self.shaping = shaping
+        self.site = site
         self.provider = provider
         self.note = note
         self.hasty = hasty
@@ -137,7 +139,6 @@ class PathMemory:
         self.failures = 0  # connections in a row that never became ready
         self.suspended_until = 0.0  # monotonic seconds
         self.suspended_why = ""
-        self.hush_until = 0.0  # connections begin no message before: the path rests, or asks carefully
         self.tls_broken_until: dict[str, float] = {}  # host name -> monotonic seconds
 
     def __repr__(self) -> str:
@@ -165,25 +166,39 @@ class PathMemory:
             until, why = self.provider.rest_until, self.provider.rest_reason
         if self.governor.paused_until > until:
             until, why = self.governor.paused_until, "the receiver asked for a pause"
+        warm_up = self.provider.warmup
+        if warm_up is not None and warm_up.exhausted and now + warm_up.seconds_left > until:
+            until, why = now + warm_up.seconds_left, f"warm-up: {warm_up.describe()}"
         return (until, why) if until > now else (0.0, "")
+
+    def hushed(self, now: float) -> bool:
+        """Whether connections begin no message, though they hold some: it would be refused as well.
+
+        A warm-up quota that is used up does not hush: what is leased is counted, and goes.
+        """
+        return (
+            now < self.suspended_until or now < self.provider.rest_until or now < self.governor.paused_until
+        )
 
     def take(self, now: float, wanted: int) -> int:
         """How many of `wanted` messages may go now; they are counted as sent."""
-        count = self.throttle.take(now, wanted)
-        if not count:
-            return 0
-        allowed = self.provider.throttle.take(now, count)
-        if allowed and self.provider.warmup is not None:
-            warm = self.provider.warmup.take(allowed)
-            self.provider.throttle.give_back(allowed - warm)
-            allowed = warm
-        self.throttle.give_back(count - allowed)
-        return allowed
+        count, asked = wanted, 0
+        for throttle in self._throttles:
+            allowed = throttle.take(now, count)
+            for earlier in self._throttles[:asked]:
+                earlier.give_back(count - allowed)
+            count, asked = allowed, asked + 1
+        if count and self.provider.warmup is not None:
+            warm = self.provider.warmup.take(count)
+            for throttle in self._throttles:
+                throttle.give_back(count - warm)
+            count = warm
+        return count
 
     def give_back(self, count: int) -> None:
         """Messages that were taken and not sent."""
-        self.throttle.give_back(count)
-        self.provider.throttle.give_back(count)
+        for throttle in self._throttles:
+            throttle.give_back(count)
         if self.provider.warmup is not None:
             self.provider.warmup.give_back(count)
 
@@ -192,14 +207,34 @@ class PathMemory:
         provider = self.provider
         if provider.warmup is not None and provider.warmup.exhausted:
             return math.inf
-        return max(self.throttle.wait_seconds(now), self.provider.throttle.wait_seconds(now))
+        return max(throttle.wait_seconds(now) for throttle in self._throttles)
 
     def openings(self, now: float, wanted: int) -> int:
         """How many of `wanted` connections may be opened now; they are counted as opened."""
         if now < self.reopen_at:
             return 0
-        wanted = min(wanted, self.provider.slots.may_open(self.key))
+        for door in (self.site, self.provider):
+            wanted = min(wanted, door.slots.may_open(self.key))
         return self.opening.take(now, wanted) if wanted > 0 else 0
+
+    def opened(self, now: float) -> None:
+        """A connection has its place."""
+        for door in (self.site, self.provider):
+            door.slots.opened(self.key, now)
+
+    def closed(self) -> None:
+        """A connection gives its place up, whichever provider's it is by now."""
+        for door in (self.site, self.provider):
+            door.slots.closed(self.key)
+
+    def content(self) -> None:
+        """Nothing waits for a place."""
+        for door in (self.site, self.provider):
+            door.slots.content(self.key)
+
+    def must_yield(self, now: float) -> bool:
+        """Whether one connection should end, because others who share a door have none."""
+        return self.site.slots.must_yield(self.key, now) or self.provider.slots.must_yield(self.key, now)
 
     def turned_away(self, now: float) -> None:
         """A dial was refused while others stand: a window that may not shrink must not hammer, either."""
@@ -222,21 +257,26 @@ class PathMemory:
     def publish_changes(self, now: float) -> None:
         """Keep to what the governor says now. It tells of large steps; the rate moves in small ones, too."""
         self.throttle.set_rate(self.governor.rate_per_second, now)
-        self.hush_until = max(self.hush_until, self.governor.paused_until)
         for change in self.governor.take_changes():
             self.note(self._event(change))
 
     def rest_for(self, now: float, seconds: float, why: str) -> None:
         """This path rests for `seconds` more; it is told when that is news."""
         if now + seconds > self.suspended_until + REST_NEWS_SECONDS:
-            self.note(Adapted(self.key, self.provider.name, "rest", None, round(seconds, 1), why))
+            self.note_rest(seconds, why)
         self.suspend(now + seconds, why)
+
+    def note_rest(self, seconds: float, why: str) -> None:
+        self.note(Adapted(self.key, self.provider.name, "rest", None, round(seconds, 1), why))
 
     def suspend(self, until: float, why: str) -> None:
         """This path rests until then: its host refuses, or our code failed on it."""
         if until > self.suspended_until:
             self.suspended_until, self.suspended_why = until, why
-            self.hush_until = max(self.hush_until, until)
+
+    @property
+    def _throttles(self) -> tuple[Throttle, Throttle, Throttle]:
+        return self.throttle, self.site.throttle, self.provider.throttle
 
     @property
     def _start_per_second(self) -> float:

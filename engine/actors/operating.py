@@ -180,7 +180,8 @@ def _lift_rest(parts: Parts, said: str, by: Author, now: float) -> str:
     if not lifted and asked > 0:
         raise Refused(f"the receiver asked for a pause of {asked:.0f} s more; `reset` forgets it")
     if not lifted:
-        raise Refused(f"{said} does not rest")
+        quota = next((why for memory in lanes if (why := memory.rest(now)[1])), "")
+        raise Refused(f"{said} rests: {quota}; its plan says so" if quota else f"{said} does not rest")
     return f"{said} rests no longer"
 
 

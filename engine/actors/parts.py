@@ -14,11 +14,11 @@ from itertools import count
 from msgspec import Struct
 
 from engine.actors.controls import Controls
-from engine.actors.memory import PathMemory, Place, ProviderMemory
+from engine.actors.memory import Door, PathMemory, Place, ProviderMemory
 from engine.actors.messages import Settle
 from engine.actors.overrides import Overrides
 from engine.actors.path import Path
-from engine.actors.warming import DAY_SECONDS, WarmUpAccount
+from engine.actors.warming import WarmUpAccount
 from engine.bus.api import Bus
 from engine.config.replies import ReplyRules, load_reply_rules
 from engine.config.tables import Config
@@ -131,6 +131,7 @@ class Parts:
         self.paths: dict[str, Path] = {}
         self.controls = Controls(bus)
         self.memory: dict[str, PathMemory] = {}  # by path
+        self.doors: dict[tuple[str, str], Door] = {}  # by site and source
         self.providers: dict[tuple[str, str], ProviderMemory] = {}  # by provider and source
         self.breakers: dict[str, Breaker] = {}  # by provider
         self.notes: deque[Event] = deque(maxlen=NOTES_MAX)  # of the control loop, for the journal
@@ -154,9 +155,11 @@ class Parts:
         if len(self.memory) >= PATHS_KEPT_MAX:
             self._forget_a_path(now)
         place = Place(source.name, route.site, tuple(host.name for host in route.hosts), domain)
-        shaping, provider = self._rules_at(place, now)
+        shaping, site, provider = self._rules_at(place, now)
         own_relay = self.static_route() is not None
-        memory = self.memory[key] = PathMemory(key, place, shaping, provider, self.note, now, hasty=own_relay)
+        memory = self.memory[key] = PathMemory(
+            key, place, shaping, site, provider, self.note, now, hasty=own_relay
+        )
         self.controls.apply(memory, now, self.clock.now())
         return memory
 
@@ -170,23 +173,32 @@ class Parts:
         self.ruled_domains = _ruled_domains(rules)
         wall = self.clock.now()
         for memory in self.memory.values():
-            memory.reshape(*self._rules_at(memory.place, now), now, why)
+            shaping, _, provider = self._rules_at(memory.place, now)
+            memory.reshape(shaping, provider, now, why)
             self.controls.apply(memory, now, wall)  # a pin may have been cut to bounds that hold no more
 
-    def _rules_at(self, place: Place, now: float) -> tuple[Shaping, ProviderMemory]:
-        """What holds at a place, and the door of its provider, made where there is none."""
+    def _rules_at(self, place: Place, now: float) -> tuple[Shaping, Door, ProviderMemory]:
+        """What holds at a place, and the doors of its site and provider, made where there are none.
+
+        The site's rules hold for all its paths together: a recipient domain with rules of its own has a
+        path of its own, and no connection more than the site may have.
+        """
         shaping = self.shaping.path(place.source, place.site, place.hosts, place.domain)
+        of_site = self.shaping.path(place.source, place.site, place.hosts)
+        site = self.doors.get((place.site, place.source))
+        if site is None:
+            site = self.doors[place.site, place.source] = Door(now)
+        site.limit(of_site.connections.ceiling, of_site.rate, of_site.burst_seconds, now)
         name = self.shaping.provider_of(place.hosts, place.domain) or place.site
         provider = self.providers.get((name, place.source))
         if provider is None:
             breaker = self.breakers.get(name)
             if breaker is None:
                 breaker = self.breakers[name] = Breaker(now)
-            provider = ProviderMemory(name, place.source, shaping, breaker, now)
-            self.providers[name, place.source] = provider
-        provider.reshape(shaping, now)
+            provider = self.providers[name, place.source] = ProviderMemory(name, place.source, breaker, now)
+        provider.limit(shaping.provider_connections, shaping.provider_rate, shaping.burst_seconds, now)
         provider.warmup = self._warm_up(name, place.source)
-        return shaping, provider
+        return shaping, site, provider
 
     def warm_up(self, provider: str, source: Source) -> WarmUpAccount | None:
         """The warm-up of a source at a provider, where it has a plan."""
@@ -199,7 +211,7 @@ class Parts:
         account = self._warm_ups.get((provider, source))
         if account is None or account.plan != plan:
             account = self._warm_ups[provider, source] = WarmUpAccount(
-                self.bus, plan, source, provider, lambda: int(self.clock.now() // DAY_SECONDS)
+                self.bus, plan, source, provider, self.clock.now
             )
         return account
 
@@ -221,11 +233,27 @@ class Parts:
         return self.shaping.provider_of([host.name for host in route.hosts], domain) or route.site
 
     def _forget_a_path(self, now: float) -> None:
-        """Make room: the longest known path that no actor serves and that does not rest."""
+        """Make room: the longest known path that no actor serves and that does not rest.
+
+        With the last path of its site or provider, what was kept of those goes, too: a site of nobody
+        that is known is a provider of its own, and there may be a million.
+        """
         for key, memory in self.memory.items():
-            if key not in self.sites and not memory.rest(now)[0]:
-                del self.memory[key]
-                return
+            quiet = not memory.rest(now)[0] and memory.provider.breaker.hard_allowed(now)
+            if key not in self.sites and quiet:
+                break
+        else:
+            return
+        del self.memory[key]
+        place, name = memory.place, memory.provider.name
+        if self.ruled_domains and any(each.site is memory.site for each in self.memory.values()):
+            return
+        del self.doors[place.site, place.source]
+        if name == place.site:
+            del self.providers[name, place.source]
+            self._warm_ups.pop((name, place.source), None)
+            if not any((name, source.name) in self.providers for source in self.sources):
+                del self.breakers[name]
 
     def standing(self, campaign: int) -> Standing:
         found = self._standings.get(campaign)

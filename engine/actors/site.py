@@ -10,7 +10,6 @@ connections finish what they hold and settle by themselves, since they are no ch
 import math
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import structlog
@@ -35,7 +34,6 @@ from engine.actors.messages import (
     Want,
 )
 from engine.actors.parts import Parts
-from engine.actors.warming import DAY_SECONDS
 from engine.model.category import Category
 from engine.model.egress import Source
 from engine.model.reply import FailureKind, Reply, TransportFailure, Verb
@@ -181,7 +179,7 @@ class Site:
                     return
             await self._finish()
         finally:
-            self.memory.provider.slots.content(self.key)  # nobody waits behind one that is no more
+            self.memory.content()  # nobody waits behind one that is no more
             settle_remains(self._parts, self._refusals, self._spooler, crashed=False)
 
     # --- messages --------------------------------------------------------------------------------------
@@ -275,12 +273,12 @@ class Site:
             )
         for name in [name for name in self.connections if name not in self._parts.connections]:
             del self.connections[name]  # its end was not told: our mailbox was full
-        await self._heed_warm_up(now)
+        await self._heed_warm_up()
         until, _ = self.memory.rest(now)
         if until:
             self._busy_at = now  # who rested is not idle yet
             if until - now > REST_GIVES_BACK_SECONDS:
-                self._give_back()
+                self._give_back(now)
         else:
             self._sent_away = False
             if self._disk_allows:
@@ -297,28 +295,26 @@ class Site:
         if now < self._tick_at:
             return
         self._tick_at = now + TICK_SECONDS
-        provider = self.memory.provider
         busy = self._throttled or bool(self.ready or self.urgent)
         self.feedback.flush(now)
         self.memory.tick(now, busy=busy, open_connections=len(self.connections))
         self._throttled = False
         if not self.ready and not self.urgent:
-            provider.slots.content(self.key)
+            self.memory.content()
         excess = len(self.connections) - self.memory.governor.connections
-        if excess > 0 or provider.slots.must_yield(self.key, now):
+        if excess > 0 or self.memory.must_yield(now):
             dispensable = sorted(self.connections.values(), key=lambda item: item.ready)  # dials first
             for item in dispensable[: max(1, excess)]:
                 self._parts.connections.ask_child_to_stop(item.name)
 
-    async def _heed_warm_up(self, now: float) -> None:
-        """Have the next part of today's quota written down; rest until midnight when it is used up."""
+    async def _heed_warm_up(self) -> None:
+        """Have the next part of today's quota written down; tell when it is used up."""
         warm_up = self.memory.provider.warmup
         if warm_up is None:
             return
         await warm_up.reserve()
-        if warm_up.exhausted:
-            left = DAY_SECONDS - self._parts.clock.now() % DAY_SECONDS
-            self.memory.rest_for(now, left, f"warm-up: {warm_up.describe()}")
+        if news := warm_up.news():
+            self.memory.note_rest(warm_up.seconds_left, news)
 
     async def _tell_notes(self) -> None:
         notes = self._parts.notes
@@ -327,10 +323,11 @@ class Site:
             notes.clear()
             await self._spooler.tell(told)
 
-    def _give_back(self) -> None:
+    def _give_back(self, now: float) -> None:
         """The path rests for longer: its ids wait with the scheduler, and its connections return theirs."""
-        for name in self.connections:
-            self._parts.connections.ask_child_to_stop(name)
+        if self.memory.hushed(now):
+            for name in self.connections:
+                self._parts.connections.ask_child_to_stop(name)
         ids = [*self.urgent, *self.ready]
         warm_up = self.memory.provider.warmup
         elsewhere = warm_up is not None and warm_up.overflow and warm_up.exhausted
@@ -395,7 +392,6 @@ class Site:
             name = f"{self.key}#{next(self._parts.connection_numbers)}"
             holder = Holder(name)
             connection = _Connection(name, holder)
-            slots = self.memory.provider.slots
             try:
                 connection.ref = self._parts.connections.start_child(
                     name,
@@ -403,12 +399,12 @@ class Site:
                     mailbox_capacity=connection_actor.MAILBOX_CAPACITY,
                     shutdown_seconds=connection_actor.SHUTDOWN_SECONDS,
                     on_end=connection_actor.ended(
-                        self._parts, holder, self.ref, self._spooler, partial(slots.closed, self.key)
+                        self._parts, holder, self.ref, self._spooler, self.memory.closed
                     ),
                 )
             except (NotRunning, TooManyChildren, ChildExists):
                 return
-            slots.opened(self.key, now)
+            self.memory.opened(now)
             holder.ref = connection.ref
             self.connections[name] = connection
 

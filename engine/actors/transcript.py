@@ -54,7 +54,7 @@ class Dispositions:
         `blame`: the first unsent envelope of a lost connection counts as an attempt, so that a peer
         that hangs up each time is not tried for ever; those behind it do not.
         """
-        answer = result.reply or result.failure
+        text = reply_text(result.reply or result.failure, envelope.recipient)
         unsent = result.kind is ResultKind.UNSENT
         outcome, due, rule, reason, category = Outcome.DELIVERED, 0.0, "", DelayReason.NONE, ""
         if result.kind is ResultKind.AMBIGUOUS:
@@ -68,7 +68,7 @@ class Dispositions:
             outcome, reason = Outcome.RETURNED, DelayReason.CONNECTION_LOST
         elif result.kind is not ResultKind.DELIVERED:
             verdict = self._judge(envelope, result)
-            verdict = self._feedback.refused(verdict, str(answer), envelope.campaign)
+            verdict = self._feedback.refused(verdict, text, envelope.campaign)
             outcome, rule, reason = verdict.outcome, verdict.rule, verdict.reason
             category = verdict.category.value
             if outcome is Outcome.DEFERRED:
@@ -84,7 +84,7 @@ class Dispositions:
                 envelope.attempt,
                 outcome,
                 result.verb,
-                reply_text(answer, envelope.recipient),
+                text,
                 reason,
                 rule,
                 due,

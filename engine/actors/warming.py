@@ -26,14 +26,16 @@ log = structlog.get_logger("warming")
 class WarmUpAccount:
     """The plan of one (source, provider) and what is written of it."""
 
-    __slots__ = ("_bus", "_key", "_reserved", "_today", "_warmup", "plan")
+    __slots__ = ("_bus", "_key", "_reserved", "_told", "_wall", "_warmup", "plan")
 
     def __init__(
-        self, bus: Bus, plan: WarmUpPlan, source: str, provider: str, today: Callable[[], int]
+        self, bus: Bus, plan: WarmUpPlan, source: str, provider: str, wall: Callable[[], float]
     ) -> None:
+        """`wall` tells the time in wall seconds."""
         self._bus = bus
         self.plan = plan
-        self._today = today
+        self._wall = wall
+        self._told: int | None = None  # the day whose end of quota was told
         self._key = f"{source}/{provider}"
         self._warmup = WarmUp(plan.per_day, self._load())
         self._reserved = self._warmup.state.used
@@ -54,6 +56,21 @@ class WarmUpAccount:
     @property
     def exhausted(self) -> bool:
         return self.room <= 0
+
+    @property
+    def seconds_left(self) -> float:
+        """Of the day."""
+        return DAY_SECONDS - self._wall() % DAY_SECONDS
+
+    def news(self) -> str:
+        """Once a day, when its quota is used up, what to tell; else nothing."""
+        if not self.exhausted or self._told == self._today():
+            return ""
+        self._told = self._today()
+        return f"warm-up: {self.describe()}"
+
+    def _today(self) -> int:
+        return int(self._wall() // DAY_SECONDS)
 
     def ahead(self) -> tuple[int, ...]:
         """What may go today and on each later day; () = no limit any more."""

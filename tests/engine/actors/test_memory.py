@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from engine.actors.memory import PathMemory, Place, ProviderMemory
+from engine.actors.memory import Door, PathMemory, Place, ProviderMemory
 from engine.actors.warming import WarmUpAccount
 from engine.config.shaping import ShapingRule, WarmUpPlan
 from engine.config.tables import RetryTable
@@ -21,12 +21,15 @@ NOW = 1_000.0
 
 def a_path(*rules: ShapingRule, hasty: bool = False, notes: list[Adapted] | None = None) -> PathMemory:
     shaping = ShapingRules([Layer(NODE_FILE, (), rules)], RetryTable()).path("out", "mx.test", ["mx.test"])
-    provider = ProviderMemory("mx.test", "out", shaping, Breaker(NOW), NOW)
+    site, provider = Door(NOW), ProviderMemory("mx.test", "out", Breaker(NOW), NOW)
+    site.limit(shaping.connections.ceiling, shaping.rate, shaping.burst_seconds, NOW)
+    provider.limit(shaping.provider_connections, shaping.provider_rate, shaping.burst_seconds, NOW)
     noted = notes if notes is not None else []
     return PathMemory(
         "out>mx.test",
         Place("out", "mx.test", ("mx.test",), ""),
         shaping,
+        site,
         provider,
         noted.append,
         NOW,
@@ -69,7 +72,9 @@ def test_a_rate_that_an_operator_says_is_used_at_once() -> None:
 async def warmed(path: PathMemory, quota: int) -> WarmUpAccount:
     """A source that may send so many to this provider today."""
     plan = WarmUpPlan(source="out", per_day=(quota or 1,))
-    account = path.provider.warmup = WarmUpAccount(MemoryBus("node"), plan, "out", "mx.test", lambda: 1)
+    account = path.provider.warmup = WarmUpAccount(
+        MemoryBus("node"), plan, "out", "mx.test", lambda: 90_000.0
+    )
     await account.reserve()
     if not quota:
         assert account.take(1) == 1
@@ -195,7 +200,8 @@ def test_other_rules_hold_at_once_and_what_was_counted_stays_counted() -> None:
     path = a_path(a_rule(10, 100))
     assert path.take(NOW, 99) == 1
     other = a_path(a_rule(2, 50, burst=0.1)).shaping
-    path.provider.reshape(other, NOW)
+    path.site.limit(other.connections.ceiling, other.rate, other.burst_seconds, NOW)
+    path.provider.limit(other.provider_connections, other.provider_rate, other.burst_seconds, NOW)
     path.reshape(other, path.provider, NOW, "override 1")
     assert (path.throttle.per_second, path.provider.throttle.per_second) == (2.0, 50.0)
     assert path.take(NOW, 99) == 0
@@ -203,3 +209,31 @@ def test_other_rules_hold_at_once_and_what_was_counted_stays_counted() -> None:
     assert path.governor.start == (FIRST_CONNECTIONS, math.inf)
     path.reshape(a_path().shaping, path.provider, NOW + 60, "it has ended")
     assert path.governor.start == (FIRST_CONNECTIONS, START_PER_SECOND)
+
+
+def test_a_rest_that_is_lifted_hushes_nobody_any_more() -> None:
+    path = a_path()
+    path.suspend(NOW + 60, "refused")
+    path.provider.rest_until = NOW + 900
+    assert path.hushed(NOW)
+    path.suspended_until = path.provider.rest_until = 0.0  # an operator's word
+    assert path.rest(NOW) == (0.0, "")
+    assert not path.hushed(NOW), "or every lease would be given back until the old end"
+
+
+async def test_a_used_up_warm_up_quota_rests_the_path_and_lets_what_is_leased_go() -> None:
+    path = a_path()
+    await warmed(path, 0)
+    until, why = path.rest(NOW)
+    assert (until, why) == (NOW + 82_800, "warm-up: the quota of sending day 1 is used")
+    assert not path.hushed(NOW)
+
+
+def test_a_connection_gives_up_its_place_at_the_provider_that_the_path_has_by_then() -> None:
+    path = a_path(ShapingRule(provider_connections=2))
+    path.opened(NOW)
+    other = ProviderMemory("other", "out", Breaker(NOW), NOW)
+    path.reshape(path.shaping, other, NOW, "a provider was named")
+    assert other.slots.taken == path.site.slots.taken == 1
+    path.closed()
+    assert other.slots.taken == path.site.slots.taken == 0, "no place is lost for ever"

@@ -127,6 +127,7 @@ async def test_a_rest_that_is_lifted_is_over_for_the_provider_and_its_paths(
     memory.suspend(800.0, "no connection succeeded")
     assert operating.lift(parts, "mx.x.test", "", "", ANN, 1.0) == "mx.x.test rests no longer"
     assert memory.rest(1.0) == (0.0, "")
+    assert not memory.hushed(1.0), "its connections send again"
     assert [noted.change.knob for noted in parts.changes] == ["rest", "rest"]
     with pytest.raises(Refused, match="does not rest"):
         operating.lift(parts, KEY, "", "", ANN, 1.0)

@@ -9,7 +9,7 @@ from engine.actors import parts as parts_module
 from engine.actors.memory import PathMemory
 from engine.actors.parts import Parts
 from engine.config.shaping import ProviderRule, ShapingRule
-from engine.config.units import CountRange
+from engine.config.units import CountRange, Rate, RateRange
 from engine.model.content import MessageClass
 from engine.mta.compose.errors import ContentError
 from tests.fakes.engine_house import DOMAIN, SOURCE, host_route, letter, memory_parts
@@ -71,6 +71,39 @@ async def test_a_recipient_domain_with_rules_of_its_own_is_shaped_by_them(autoju
     assert parts.ruled_domains == {"vip.test"}
     assert path(parts, "mx.test", domain="vip.test").shaping.connections.ceiling == 1
     assert path(parts, "mx.test").shaping.connections.ceiling == 20
+
+
+async def test_a_domain_of_its_own_and_its_neighbours_share_what_their_site_may_have(
+    autojump_clock: MockClock,
+) -> None:
+    of_site = ShapingRule(mx="mx.test", connections=CountRange(3, 3), rate=RateRange.up_to(Rate(10, 1.0)))
+    of_domain = ShapingRule(domain="vip.test", connections=CountRange(2, 2))
+    parts = memory_parts(site=(of_site, of_domain))
+    all_of_them, vip = path(parts, "mx.test"), path(parts, "mx.test", domain="vip.test")
+    for _ in range(2):
+        all_of_them.opened(0.0)
+    assert vip.openings(0.0, 2) == 1
+    vip.opened(0.0)
+    assert all_of_them.openings(0.0, 1) == vip.openings(0.0, 1) == 0
+    sent = sum(each.take(second / 10, 64) for second in range(101) for each in (all_of_them, vip))
+    assert 95 <= sent <= 105, "10 a second for both together"
+    assert path(parts, "mx9.test").site is not vip.site
+
+
+async def test_what_was_kept_of_a_site_goes_with_its_last_path(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts_module, "PATHS_KEPT_MAX", 3)
+    rule = ShapingRule(domain="vip.test", connections=CountRange(1, 1))
+    parts = memory_parts(provider=BIG, site=(rule,))
+    path(parts, "mx1.big.test")
+    path(parts, "mx.test")
+    path(parts, "mx.test", domain="vip.test")
+    for number in range(5):
+        path(parts, f"mx{number}.test", at=1.0)
+        assert {site for site, _ in parts.doors} == {memory.place.site for memory in parts.memory.values()}
+    assert set(parts.breakers) == {"big", "mx2.test", "mx3.test", "mx4.test"}
+    assert {name for name, _ in parts.providers} == set(parts.breakers)
 
 
 async def test_paths_that_are_remembered_are_bounded_and_one_that_rests_is_kept(

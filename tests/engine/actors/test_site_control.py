@@ -362,6 +362,7 @@ async def test_a_new_source_sends_no_more_than_its_quota_of_the_day(
                 sent.append(len(house.leased()))
             assert sum(sent) == (30, 60)[day]
             sent.clear()
+            assert house.names, "what is leased is counted, and goes"
             assert len(house.given_back()) == 200 - (30, 60)[day]
             assert "warm-up" in house.parts.memory[PATH].rest(trio.current_time())[1]
             await house.parts.sites.stop_child(PATH)

@@ -184,3 +184,16 @@ async def test_a_provider_that_is_not_believed_costs_no_address(autojump_clock: 
     ((_, (told,)),) = done.take()
     assert (told.outcome, told.reason, told.category) == (B.DEFERRED, R.NOT_BELIEVED, "bad-mailbox")
     assert told.due > parts.clock.now()
+
+
+async def test_what_is_told_of_an_answer_does_not_tell_the_recipients_address(
+    autojump_clock: MockClock,
+) -> None:
+    parts = memory_parts()
+    done = transcript(parts)
+    said = Reply(451, (4, 7, 1), ("<ann.smith@x.test>: rate limit exceeded for ann.smith",))
+    done.add_result(3, an_envelope(), a_result(K.REFUSED, Verb.RCPT, said), 0.1, blame=True)
+    memory = parts.memory["out>mx.test"]
+    told = [noted.change.reason for noted in parts.changes] + [s.text for s in memory.governor.signals]
+    assert any("rate limit exceeded" in text for text in told)
+    assert not any("ann" in text for text in told)

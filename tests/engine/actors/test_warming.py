@@ -4,7 +4,7 @@ import msgspec
 import trio
 from trio.testing import MockClock
 
-from engine.actors.warming import BLOCK_MIN, TABLE, WarmUpAccount
+from engine.actors.warming import BLOCK_MIN, DAY_SECONDS, TABLE, WarmUpAccount
 from engine.config.shaping import WarmUpPlan
 from engine.mta.policy.warmup import UNLIMITED, WarmUpState
 from tests.fakes.memory_bus import MemoryBus
@@ -16,8 +16,8 @@ class Days:
     def __init__(self) -> None:
         self.today = 20_000
 
-    def __call__(self) -> int:
-        return self.today
+    def __call__(self) -> float:
+        return self.today * DAY_SECONDS + 3_600.0
 
 
 def account(bus: MemoryBus, days: Days, plan: WarmUpPlan = PLAN) -> WarmUpAccount:
@@ -105,3 +105,15 @@ async def test_what_is_written_is_the_state_with_the_block_as_used(autojump_cloc
     assert data is not None
     assert msgspec.json.decode(data, type=WarmUpState) == WarmUpState(0, days.today, BLOCK_MIN)
     await trio.lowlevel.checkpoint()
+
+
+async def test_a_used_up_quota_is_news_once_a_day(autojump_clock: MockClock) -> None:
+    days = Days()
+    warm_up = account(MemoryBus("node"), days)
+    assert warm_up.news() == ""
+    await spend(warm_up, 100)
+    assert [warm_up.news(), warm_up.news()] == ["warm-up: the quota of sending day 1 is used", ""]
+    assert warm_up.seconds_left == DAY_SECONDS - 3_600
+    days.today += 1
+    await spend(warm_up, 1_000)
+    assert warm_up.news() == "warm-up: the quota of sending day 2 is used"
