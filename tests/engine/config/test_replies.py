@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from engine.config import ConfigError
 from engine.config.replies import RULES_MAX, ReplyRule, load_reply_rules, parse_reply_rules
+from engine.config.shaping import builtin_shaping
 from engine.model.category import Category
 
 RULE = 'version = "1"\n[[rule]]\nid = "full"\ncategory = "mailbox-full"\nany = ["is full"]\n'
@@ -129,3 +130,18 @@ def test_a_missing_file_is_a_config_error(tmp_path: Path) -> None:
 def test_any_text_gives_rules_or_a_config_error(text: str) -> None:
     with suppress(ConfigError):
         parse_reply_rules(text)
+
+
+def test_who_is_known_by_shaping_and_by_replies_has_one_name() -> None:
+    """Shaping parts providers by their limits, replies by their dialect: these alone differ, on purpose."""
+    finer = {
+        "microsoft-dane": "microsoft",
+        "mail-com": "gmx",
+        "ionos": "gmx",
+        "proofpoint-essentials": "proofpoint",
+    }
+    limits = {host: rule.name for rule in builtin_shaping().provider for host in (*rule.mx, *rule.hosts)}
+    for provider in load_reply_rules().providers:
+        for host in provider.hosts:
+            name = limits.get(host, provider.name)
+            assert finer.get(name, name) == provider.name, host
