@@ -149,8 +149,6 @@ class Feedback:
                 subject = _SUBJECTS[reaction.kind]
                 if parts.holds.put(Hold(provider.name, subject, reaction.subject, until, reaction.reason)):
                     self._note("hold", reaction, campaign)
-            case ReactionKind.ONE_CONNECTION:
-                memory.governor.connection_refused(now, 2, reaction.rule, reaction.reason)
             case ReactionKind.SLOW | ReactionKind.RECONNECT | ReactionKind.NONE:
                 pass  # the governor has heard of it, or there is nothing to do
 

@@ -28,7 +28,6 @@ TEXT_MAX = 120
 
 class ReactionKind(Enum):
     REST_PATH = "rest-path"  # this source sends nothing to this provider for a while
-    ONE_CONNECTION = "one-connection"
     SLOW = "slow"  # the governor's business
     HOLD_DOMAIN = "hold-domain"  # this sending domain at this provider
     HOLD_CAMPAIGN = "hold-campaign"
