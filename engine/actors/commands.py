@@ -7,18 +7,18 @@ changes of it what an operator may (`operating`, `ruling`).
 """
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import structlog
 import trio
-from msgspec import Struct
 
 from engine.actors import explaining, operating
 from engine.actors.messages import Lookup, Note
 from engine.actors.operating import Author, Refused
 from engine.actors.parts import Parts
+from engine.actors.requests import CHANGES_MAX, Act, Peer, Request
 from engine.actors.ruling import Ruling
 from engine.bus.api import PAYLOAD_OCTETS_MAX, Question
 from engine.model.address import AddressError, normalise_domain
@@ -27,41 +27,18 @@ from engine.mta.net.mx import Route
 from engine.mta.policy.shaping import describe_match
 from engine.runtime.answer import ActorDied
 from engine.runtime.child import SupervisorStatistics
-from engine.runtime.ref import Ref
 from engine.runtime.spec import Context, Start
 from engine.storage import StorageError
 
 LOOKUP_SECONDS = 5.0  # an operator waits that long for a route, not longer
 QUESTIONS_MAX = 16  # answered side by side
-CHANGES_MAX = 1_000
 EXPIRE_SECONDS = 1.0
+
+ACTS: tuple[Callable[[Parts, Peer], dict[str, Act]], ...] = ()  # of other files
 
 log = structlog.get_logger("commands")
 
-Peer = Callable[[str], Ref[Any]]
 Statistics = Callable[[], SupervisorStatistics]
-
-
-class Request(Struct, frozen=True):
-    """`path` may be a provider for `lift`; a rate is messages a second; `seconds` None = for good.
-
-    `said` is an override's match and values as in `emass.toml`, `number` one that stands.
-    """
-
-    command: str
-    address: str = ""
-    campaign: int = 0
-    path: str = ""
-    knob: str = ""
-    value: float = 0.0
-    seconds: float | None = None
-    reason: str = ""
-    author: str = ""
-    subject: str = ""
-    subject_value: str = ""
-    limit: int = CHANGES_MAX
-    said: dict[str, str] = {}
-    number: int = 0
 
 
 def commands(parts: Parts, statistics: Statistics) -> Start:
@@ -97,7 +74,7 @@ class Desk:
         self._statistics = statistics
         self._peer = peer
         self._ruling = Ruling(parts)
-        self._known: dict[str, Callable[[Request], Awaitable[dict[str, Any]]]] = {
+        self._known: dict[str, Act] = {
             "show": self._show,
             "explain": self._explain,
             "forecast": self._forecast,
@@ -112,6 +89,8 @@ class Desk:
             "end-override": self._end_override,
             "reload": self._reload,
         }
+        for acts in ACTS:
+            self._known |= acts(parts, peer)
 
     def __repr__(self) -> str:
         return f"<Desk for {', '.join(self._known)}>"

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from engine.model.egress import MxHost, Source
 from engine.model.reply import FailureKind, TransportFailure, Verb
+from engine.model.tls import TlsDemand
 from engine.mta.net.addresses import family_version, is_literal, is_public
 
 MX_RECORDS_MAX = 24  # most preferred first; big mailbox providers publish 1 to 10
@@ -61,6 +62,12 @@ class Route(Struct, frozen=True):
     hosts: tuple[MxHost, ...]
     ttl_seconds: float
     implicit: bool = False
+    demand: TlsDemand | None = None  # what the recipients' side wants of TLS; None = nothing
+
+    @property
+    def lane(self) -> str:
+        """Domains of one site with different demands have connections apart."""
+        return "" if self.demand is None else self.demand.lane
 
 
 def choose_hosts(
