@@ -16,6 +16,7 @@ BENCHMARKS = {
     "engine": "a whole campaign through the engine, accept to last delivery",
     "compose": "composing one message, and the digests of its signatures",
     "spool": "the durable queue alone: accept, lease, settle, rebuild",
+    "suppression": "the set of those who get no mail: import, look-ups, memory",
     "replies": "classifying receivers' answers, and how well they are classified",
     "world": "a list like a real one through receivers with unknown limits, beside fixed limits",
     "fairness": "waits of transactional mail behind bulk mail, and shares of two workspaces",

@@ -27,7 +27,7 @@ from bench.letter import DOMAIN, bench_content, bench_row
 from bench.sink import Sink, start_sink
 from engine.actors.memory import PathMemory
 from engine.actors.path import path_key
-from engine.app import Engine, egress_sources, open_engine
+from engine.app import Engine, open_engine
 from engine.config.tables import (
     Config,
     DkimKeyFile,
@@ -41,6 +41,7 @@ from engine.keyring import create_dkim_key
 from engine.model.content import DkimAlgorithm, DkimIdentity
 from engine.model.envelope import Chunk, ChunkEntry
 from engine.model.submission import SubmitChunk, SubmitContent, encode_submission
+from engine.mta.net.egress import egress_sources
 from engine.mta.net.mx import Route
 from engine.mta.net.smarthost import literal_route
 

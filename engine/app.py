@@ -7,7 +7,6 @@ used; SupervisorGaveUp when the tree crashed too often.
 """
 
 import os
-import socket
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
@@ -16,6 +15,8 @@ import trio
 
 from engine.actors.outlook import outlooks
 from engine.actors.parts import ConfigFile, Parts
+from engine.actors.policy_store import BusPolicyStore
+from engine.bus.api import Bus
 from engine.bus.local import LocalBus
 from engine.config import ConfigError, load_config
 from engine.config.replies import load_reply_rules
@@ -25,19 +26,25 @@ from engine.keyring import (
     KeyringError,
     RowKeyring,
     create_master_key,
+    derive_suppression_key,
     derive_token_key,
     load_master_key,
 )
-from engine.model.address import AddressError, normalise_domain
-from engine.model.egress import Source
+from engine.model.egress import Credentials, Source
 from engine.model.submission import Submission, encode_submission
 from engine.mta.compose.token import TokenKeys
+from engine.mta.net.egress import EgressError, check_sources, egress_sources, read_egress, unlocked
+from engine.mta.net.http import HttpClient
 from engine.mta.net.mx import Route
 from engine.mta.net.resolver import Resolver, ResolverConfig
+from engine.mta.net.sts import StsPolicies
+from engine.mta.net.tls import TlsContexts, verifying_context
+from engine.mta.net.tls_policy import TlsPolicies
 from engine.mta.policy.forecast import PathOutlook
-from engine.mta.proto.smtp_options import Credentials
+from engine.mta.policy.suppression_codec import AddressHasher
 from engine.mta.spool.api import StateCounts
 from engine.mta.spool.lmdb import LmdbSpool
+from engine.mta.spool.suppressions import open_suppressions
 from engine.mta.spool.tables import open_spool_environment
 from engine.runtime.clock import Clock, SystemClock
 from engine.runtime.supervisor import Tree
@@ -83,6 +90,11 @@ class Engine:
         self.tree.stop()
         await self.stopped.wait()
 
+    async def stop_when_drained(self) -> None:
+        """Stop politely once an operator's drain has come to its end."""
+        await self.parts.drained.wait()
+        await self.stop()
+
     def hurry(self) -> None:
         """Stop firmly: nobody waits for a peer any more. Unanswered final dots are settled as ambiguous."""
         self.tree.stop()
@@ -127,14 +139,20 @@ async def open_engine(
                     os.environ,
                     load_config(config_path, os.environ),
                 )
+            sources = unlocked(config, egress_sources(config))
+            egress = read_egress(config, sources)
+            check_sources(sources)
             data.mkdir(mode=0o700, parents=True, exist_ok=True)  # noqa: ASYNC240 - before anything runs
             master = load_keys(config)
             environment = open_spool_environment(data / "spool", map_octets=config.limits.spool_map)
             stores.callback(environment.close)
             keyring = RowKeyring(data / "rows.keys", master)
+            hasher = AddressHasher(derive_suppression_key(master))
+            suppressions = open_suppressions(data / "suppressions", hasher)
+            stores.callback(suppressions.environment.close)
             bus = LocalBus(data / "bus", config.node.name)
             stores.callback(bus.close_files)
-        except (ConfigError, StorageError, KeyringError) as error:
+        except (ConfigError, StorageError, KeyringError, EgressError) as error:
             raise EngineError(str(error)) from error
         except OSError as error:
             raise EngineError(f"{data}: cannot be used as the data folder: {error.strerror}") from error
@@ -142,6 +160,7 @@ async def open_engine(
             environment,
             group_seconds=config.engine.group_commit,
             extra_sync_seconds=extra_sync_seconds,
+            patient=True,
         )
         space = Space(
             environment,
@@ -150,7 +169,7 @@ async def open_engine(
             ballast_octets=config.limits.ballast,
         )
         space.measure()
-        sources = egress_sources(config)
+        resolver = Resolver(resolver_config(config, sources), clock.monotonic)
         parts = Parts(
             config=config,
             clock=clock,
@@ -158,14 +177,18 @@ async def open_engine(
             committer=committer,
             space=space,
             bus=bus,
-            resolver=Resolver(resolver_config(config, sources), clock.monotonic),
+            resolver=resolver,
+            tls_contexts=make_tls_contexts(config),
+            tls_policies=None if static_route else find_tls_policies(config, resolver, bus, clock),
             sources=sources,
+            egress=egress,
             tokens=token_keys(master),
             replies=replies,
             dkim_keys={key.name: str(Path(config.keys.folder) / key.file) for key in config.keys.dkim},
             static_route=lambda: static_route,
             credentials=credentials,
             config_file=config_file,
+            suppressions=suppressions,
         )
         tree: Tree
         spec = engine_tree(parts, lambda: tree.statistics(), restarts_max=restarts_max)  # noqa: PLW0108 - not yet bound
@@ -173,10 +196,12 @@ async def open_engine(
         engine = Engine(parts, tree)
         async with trio.open_nursery() as nursery:
             await nursery.start(engine.run)
+            nursery.start_soon(engine.stop_when_drained)
             try:
                 yield engine
             finally:
                 tree.stop()
+                parts.drained.set()  # nobody waits for it any more
 
 
 def load_keys(config: Config) -> bytes:
@@ -196,28 +221,37 @@ def token_keys(master: bytes) -> TokenKeys:
     )
 
 
-def egress_sources(config: Config) -> tuple[Source, ...]:
-    """The configured sources, or one that leaves the address to the system."""
-    name = host_name()
-    if not config.engine.source:
-        return (Source("default", name),)
-    return tuple(
-        Source(rule.name, rule.ehlo_name or name, rule.address or None) for rule in config.engine.source
-    )
-
-
-def host_name() -> str:
-    """Our EHLO name where none is configured: the host's, if it is a domain name at all."""
-    name = socket.getfqdn()
+def make_tls_contexts(config: Config) -> TlsContexts:
+    """What peers' certificates are judged by. Raises EngineError."""
     try:
-        return normalise_domain(name)
-    except AddressError:
-        return "localhost.localdomain"
+        return TlsContexts(config.tls.ca_file or None)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise EngineError(
+            f"[tls] ca_file {config.tls.ca_file}: cannot be used ({why}): name a file of certificates in PEM"
+        ) from error
+
+
+def find_tls_policies(config: Config, resolver: Resolver, bus: Bus, clock: Clock) -> TlsPolicies | None:
+    """What looks for the demands of recipients' domains; None when both kinds are off.
+
+    The authorities have been read once before: `make_tls_contexts` says what is wrong with them.
+    """
+    table = config.tls
+    if not (table.mta_sts or table.dane):
+        return None
+    sts = None
+    if table.mta_sts:
+        context = verifying_context(table.ca_file or None)
+        client = HttpClient(resolver, context, allow_private=config.resolver.allow_private)
+        sts = StsPolicies(resolver, client, BusPolicyStore(bus), clock.now)
+    return TlsPolicies(resolver, sts, dane=table.dane)
 
 
 def resolver_config(config: Config, sources: tuple[Source, ...]) -> ResolverConfig:
     table = config.resolver
     return ResolverConfig(
+        trust_ad=table.trust_ad,
         servers=tuple((server.host, server.port) for server in table.servers),
         allow_private=table.allow_private,
         timeout_seconds=table.timeout,

@@ -1,11 +1,12 @@
 """Secrets: how they are made, read, derived and destroyed.
 
 Three kinds live here. The *master key* of a node is a file; token keys are derived from it (HKDF,
-one per key id and kind), so that a role can be given only the kinds it needs. *DKIM keys* are PEM
-files that only signer processes open. *Row keys* seal recipients' rows at rest: each campaign has a
-random key, stored next to its data only wrapped by the day's epoch key; epoch keys live in one
-small file, and destroying them means rewriting that file (records deleted from LMDB stay readable
-in freed pages). A key file that others may read is refused with the cure. Raises KeyringError.
+one per key id and kind), so that a role can be given only the kinds it needs, and so is the key of
+suppressed addresses' hashes. *DKIM keys* are PEM files that only signer processes open. *Row keys* seal
+recipients' rows at rest: each campaign has a random key, stored next to its data only wrapped by the
+day's epoch key; epoch keys live in one small file, and destroying them means rewriting that file
+(records deleted from LMDB stay readable in freed pages). A key file that others may read is refused with
+the cure. Raises KeyringError.
 """
 
 import base64
@@ -109,6 +110,12 @@ def derive_token_key(master: bytes, key_id: int, kind: str) -> bytes:
     assert len(kind) == 1
     assert 0 <= key_id <= 15
     info = f"emass token v1 {kind} {key_id}".encode()
+    return HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=info).derive(master)
+
+
+def derive_suppression_key(master: bytes) -> bytes:
+    """The 32-octet key of address hashes (HKDF-SHA-256). Of another master key, no suppression is found."""
+    info = b"emass suppression v1"
     return HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=info).derive(master)
 
 
@@ -223,7 +230,11 @@ class RowKeyring:
         """A fresh campaign key, wrapped by the epoch key of `day` (days since 1970) for storing."""
         if day not in self._keys:
             self._keys[day] = secrets.token_bytes(ROW_KEY_OCTETS)
-            self._save()
+            try:
+                self._save()
+            except BaseException:  # nothing may be sealed under a key that no file has
+                del self._keys[day]
+                raise
         nonce = secrets.token_bytes(12)
         head = day.to_bytes(4, "big")
         wrapped = AESGCM(self._keys[day]).encrypt(nonce, secrets.token_bytes(ROW_KEY_OCTETS), head)

@@ -11,11 +11,16 @@ from engine.actors.commands import commands
 from engine.actors.committing import committing
 from engine.actors.intake import intake
 from engine.actors.journal import journal
+from engine.actors.metering import metering
 from engine.actors.parts import Parts
 from engine.actors.resolver import resolver
 from engine.actors.scheduler import scheduler
 from engine.actors.signer import signers
+from engine.actors.source_keeper import source_keeper
 from engine.actors.spooler import spooler
+from engine.actors.suppressor import suppressor
+from engine.actors.sweeping import sweeping
+from engine.actors.tls_keeping import tls_keeping
 from engine.runtime.child import SupervisorStatistics
 from engine.runtime.spec import ChildSpec, Strategy, SupervisorSpec
 
@@ -39,12 +44,17 @@ def engine_tree(
             ChildSpec("signers", signers(parts), mailbox_capacity=4_096),
             ChildSpec("spooler", spooler(parts), mailbox_capacity=SPOOLER_MAILBOX, shutdown_seconds=30.0),
             ChildSpec("journal", journal(parts), mailbox_capacity=1, shutdown_seconds=30.0),
+            ChildSpec("suppressor", suppressor(parts), mailbox_capacity=0, shutdown_seconds=30.0),
             ChildSpec("resolver", resolver(parts), mailbox_capacity=4_096),
+            ChildSpec("tls_keeping", tls_keeping(parts), mailbox_capacity=0, shutdown_seconds=15.0),
             parts.connections.spec(),
             parts.sites.spec(),
             ChildSpec("scheduler", scheduler(parts), mailbox_capacity=SCHEDULER_MAILBOX),
             parts.domains.spec(),
             ChildSpec("intake", intake(parts), mailbox_capacity=0),
+            ChildSpec("sources", source_keeper(parts), mailbox_capacity=0),
+            ChildSpec("sweeping", sweeping(parts), mailbox_capacity=0),
+            ChildSpec("metering", metering(parts, statistics), mailbox_capacity=0),
             ChildSpec("commands", commands(parts, statistics), mailbox_capacity=0),
         ),
     )

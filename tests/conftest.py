@@ -24,6 +24,10 @@ _QUIET = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 settings.register_profile(
     "default", max_examples=50, deadline=None, derandomize=True, suppress_health_check=_QUIET
 )
+# `make check` is for every few minutes; `make test` looks at more examples of the same properties.
+settings.register_profile(
+    "quick", max_examples=15, deadline=None, derandomize=True, suppress_health_check=_QUIET
+)
 settings.register_profile("long", max_examples=2_000, deadline=None, suppress_health_check=_QUIET)
 settings.register_profile("soak", max_examples=50_000, deadline=None, suppress_health_check=_QUIET)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

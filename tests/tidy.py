@@ -30,7 +30,8 @@ ACTORS = frozenset(
     f"engine.actors.{name}"
     for name in (
         *("intake", "spooler", "scheduler", "domain", "site"),
-        *("connection", "signer", "resolver", "journal", "commands"),
+        *("connection", "signer", "resolver", "journal", "commands", "suppressor", "sweeping"),
+        *("tls_keeping", "metering"),
     )
 )
 # Who starts whom: a parent names the function for life of its dynamic child, so it may import that file.
@@ -43,7 +44,7 @@ SERVICES = ("services.bounce", "services.dns", "services.landing")
 
 NOUNS = ("msgspec", "idna")
 RUNTIME = (*NOUNS, "trio", "structlog")
-SHELLS = (*RUNTIME, "dns", "cryptography")
+SHELLS = (*RUNTIME, "dns", "cryptography", "h11")
 ANYTHING = ("*",)
 
 # Entry points see every package's configuration and the trees that they start.
@@ -71,7 +72,8 @@ ROWS = (
         Row(name, LEVEL_0, (*NOUNS, "minijinja", "markupsafe") if name == "engine.mta.compose" else NOUNS)
         for name in LEVEL_1
     ),
-    *(Row(name, LEVEL_0, RUNTIME) for name in LEVEL_2),
+    Row("engine.runtime", LEVEL_0, RUNTIME),
+    Row("engine.observe", LEVEL_0, (*RUNTIME, "h11", "prometheus_client")),
     Row("engine.storage", LEVEL_0 + LEVEL_2, (*RUNTIME, "lmdb")),
     *(Row(name, UP_TO_3A, SHELLS) for name in ("engine.mta.spool", "engine.mta.net")),
     Row("engine.bus", UP_TO_3A, (*SHELLS, "trio_asyncio", "nats")),

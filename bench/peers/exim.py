@@ -3,7 +3,8 @@
 One daemon, a configuration of a screen's length: accept every recipient, one router, one appendfile
 transport that writes who sent it and for whom. It never gains rights (`deliver_drop_privilege`), so
 everything it writes belongs to its own account. CHUNKING and PIPELINING are offered as Debian
-builds them. Failing to start raises `PeerFailed` with the end of its log.
+builds them. TLS is GnuTLS's, where the other servers have OpenSSL, and its sessions may be resumed.
+Failing to start raises `PeerFailed` with the end of its log.
 """
 
 import os
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.peers.certificate import self_signed
+from bench.peers.certificate import Certificate, furnish
 from bench.peers.place import home, library_path
 from bench.peers.process import FOLDER_INSIDE, PROGRAMS_INSIDE, Namespace, free_port, running
 from bench.peers.receiver import Receiver
@@ -75,6 +76,7 @@ _TLS = """\
 tls_advertise_hosts = *
 tls_certificate = {inside}/certificate.pem
 tls_privatekey = {inside}/key.pem
+tls_resumption_hosts = *
 """
 
 
@@ -84,13 +86,14 @@ def receiving(
     host: str = "127.0.0.1",
     port: int | None = None,
     *,
-    tls: bool = False,
+    tls: bool | Certificate = False,
     refuse: str | None = None,
 ) -> Iterator[Receiver]:
     """An Exim that takes mail for every domain and delivers it into `folder/mails/new`.
 
-    `folder` is its own and made if need be. Port None means a free one. Recipients whose local part
-    is `refuse` get 550.
+    `folder` is its own and made if need be. Port None means a free one. `tls` offers STARTTLS, with a
+    certificate of its own signature or the given one. Recipients whose local part begins with `refuse`
+    get 550.
     """
     port = port or free_port(host)
     namespace = Namespace(home("exim"), accounts=(ACCOUNT,))
@@ -100,9 +103,9 @@ def receiving(
         os.chown(folder / name, owner, owner)
     tls_lines = "tls_advertise_hosts ="
     if tls:
-        self_signed(folder, host, owner=(owner, owner))
+        furnish(folder, host, tls, owner=(owner, owner))
         tls_lines = _TLS.format(inside=FOLDER_INSIDE)
-    refusal = f"deny local_parts = {refuse}\n       message = no such mailbox here\n  " if refuse else ""
+    refusal = f"deny local_parts = ^{refuse}\n       message = no such mailbox here\n  " if refuse else ""
     config = folder / "exim.conf"
     config.write_text(
         _CONFIG.format(

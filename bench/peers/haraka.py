@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.peers.certificate import self_signed
+from bench.peers.certificate import Certificate, furnish
 from bench.peers.place import home
 from bench.peers.process import free_port, running
 from bench.peers.receiver import Receiver
@@ -35,7 +35,10 @@ const path = require('node:path')
 // A receiver on loopback asks no name server who its client is.
 exports.hook_lookup_rdns = (next) => next(OK, 'client.test')
 
-exports.hook_rcpt = (next) => next(OK)
+exports.hook_rcpt = (next, connection, params) => {
+  const refused = process.env.REFUSE && params[0].user.startsWith(process.env.REFUSE)
+  return refused ? next(DENY, 'no such mailbox here') : next(OK)
+}
 
 exports.hook_queue = (next, connection) => {
   const txn = connection.transaction
@@ -56,11 +59,18 @@ exports.hook_queue = (next, connection) => {
 
 @contextmanager
 def receiving(
-    folder: Path, host: str = "127.0.0.1", port: int | None = None, *, tls: bool = False
+    folder: Path,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    *,
+    tls: bool | Certificate = False,
+    refuse: str | None = None,
 ) -> Iterator[Receiver]:
     """A Haraka that takes mail for every domain and keeps it in `folder/mails/new`.
 
-    `folder` is its own and made if need be. Port None means a free one.
+    `folder` is its own and made if need be. Port None means a free one. `tls` offers STARTTLS, with a
+    certificate of its own signature or the given one. Recipients whose local part begins with `refuse`
+    get 550.
     """
     port = port or free_port(host)
     programs = home("haraka")
@@ -78,13 +88,13 @@ def receiving(
     (config / "plugins").write_text(("tls\n" if tls else "") + "keep\n")
     (folder / "plugins/keep.js").write_text(_KEEP)
     if tls:
-        certificate, key = self_signed(folder, host)
+        certificate, key = furnish(folder, host, tls)
         certificate.rename(config / "tls_cert.pem")
         key.rename(config / "tls_key.pem")
         (config / "tls.ini").write_text("dhparam=dhparams.pem\n")
         (config / "dhparams.pem").write_text(_DH_PARAMETERS)
     program = programs / "node_modules/haraka/bin/haraka"
-    environment = {"MAILS": str(folder / "mails"), "HOME": str(folder)}
+    environment = {"MAILS": str(folder / "mails"), "HOME": str(folder), "REFUSE": refuse or ""}
     with running(
         [node, str(program), "-c", str(folder)],
         address=(host, port),

@@ -27,6 +27,8 @@ class Peer(Struct, frozen=True):
     """The main program, relative to the peer's folder."""
     needs_root: bool = False
     """It takes on accounts of its own in a private mount namespace."""
+    interpreter: str = ""
+    """What the machine itself must have to run it."""
 
 
 PEERS = {
@@ -36,11 +38,20 @@ PEERS = {
         Peer("exim", ("exim4-daemon-light",), "root/usr/sbin/exim4", needs_root=True),
         Peer("opensmtpd", ("opensmtpd",), "root/usr/sbin/smtpd", needs_root=True),
         Peer("opendkim", ("opendkim",), "root/usr/sbin/opendkim"),
-        Peer("haraka", (), "node_modules/haraka/bin/haraka"),
+        Peer("nsd", ("nsd",), "root/usr/sbin/nsd"),
+        Peer("unbound", ("unbound",), "root/usr/sbin/unbound"),
+        Peer("postgrey", ("postgrey",), "root/usr/sbin/postgrey", interpreter="perl"),
+        Peer("haproxy", ("haproxy",), "root/usr/sbin/haproxy", needs_root=True),
+        Peer("microsocks", ("microsocks",), "root/usr/bin/microsocks"),
+        Peer("dante", ("dante-server",), "root/usr/sbin/danted", needs_root=True),
+        Peer("prometheus", ("prometheus",), "root/usr/bin/promtool"),
+        Peer("haraka", (), "node_modules/haraka/bin/haraka", interpreter="node"),
     )
 }
 
 HARAKA = "haraka@3.3.4"
+
+_CURES = {"node": "install Node.js 20 or newer", "perl": "install perl"}
 
 
 def cache() -> Path:
@@ -61,8 +72,8 @@ def missing(name: str, *, root_needed: bool = True) -> str | None:
         return f"peer missing: {name} needs root; cure: run the tests as root"
     if confined and shutil.which("unshare") is None:
         return f"peer missing: {name} needs unshare; cure: install util-linux"
-    if not peer.packages and shutil.which("node") is None:
-        return f"peer missing: {name} needs node; cure: install Node.js 20 or newer"
+    if peer.interpreter and shutil.which(peer.interpreter) is None:
+        return f"peer missing: {name} needs {peer.interpreter}; cure: {_CURES[peer.interpreter]}"
     return None
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.peers.certificate import self_signed
+from bench.peers.certificate import Certificate, furnish
 from bench.peers.place import home, library_path
 from bench.peers.process import FOLDER_INSIDE, PROGRAMS_INSIDE, Namespace, free_port, running
 from bench.peers.receiver import Receiver
@@ -97,6 +97,13 @@ smtpd_tls_cert_file = {inside}/certificate.pem
 smtpd_tls_key_file = {inside}/key.pem
 """
 
+# Neither list has permit_mynetworks: the client under test is on loopback, and these are about it.
+_REFUSE = """
+smtpd_recipient_restrictions = check_recipient_access regexp:{inside}/refused{then}
+"""
+
+_POLICY = ", check_policy_service inet:{host}:{port}"
+
 _RELAY = """
 relayhost = [{sink_host}]:{sink_port}
 smtpd_relay_restrictions = permit_mynetworks, reject
@@ -140,11 +147,19 @@ postlog   unix-dgram n - n - 1 postlogd
 
 @contextmanager
 def receiving(
-    folder: Path, host: str = "127.0.0.1", port: int | None = None, *, tls: bool = False
+    folder: Path,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    *,
+    tls: bool | Certificate = False,
+    refuse: str | None = None,
+    policy: tuple[str, int] | None = None,
 ) -> Iterator[Receiver]:
     """A Postfix that takes mail for every domain and delivers it into `folder/mails/new`.
 
-    `folder` is its own and made if need be. Port None means a free one.
+    `folder` is its own and made if need be. Port None means a free one. `tls` offers STARTTLS, with a
+    certificate of its own signature or the given one. Recipients whose local part begins with `refuse`
+    get 550; the others are put to the policy service at `policy`, if any.
     """
     port = port or free_port(host)
     namespace = _namespace()
@@ -154,8 +169,12 @@ def receiving(
     os.chown(mails, mailbox, mailbox)
     facts = _RECEIVER.format(inside=FOLDER_INSIDE, mailbox=mailbox)
     if tls:
-        self_signed(folder, host)
+        furnish(folder, host, tls)
         facts += _TLS.format(inside=FOLDER_INSIDE)
+    if refuse or policy:
+        (folder / "refused").write_text(f"/^{refuse}/ 550 5.1.1 no such mailbox here\n" if refuse else "")
+        then = _POLICY.format(host=policy[0], port=policy[1]) if policy else ""
+        facts += _REFUSE.format(inside=FOLDER_INSIDE, then=then)
     _furnish(folder, namespace, host, port, facts, processes=100)
     with _started(folder, namespace, host, port):
         yield Receiver("postfix", host, port, mails, folder / "log")

@@ -14,7 +14,7 @@ Failing to start raises `PeerFailed` with the end of the program's log.
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -68,6 +68,21 @@ class Namespace(Struct, frozen=True):
         return ACCOUNT_IDS_FIRST + (self.accounts + self.groups).index(name)
 
 
+def greets(address: tuple[str, int]) -> bool:
+    """Whether a mail server is ready at `address`: it says 220. Raises OSError while nobody listens."""
+    with socket.create_connection(address, timeout=5) as probe:
+        if not probe.recv(512).startswith(b"220"):
+            return False
+        probe.sendall(b"QUIT\r\n")
+        return True
+
+
+def listens(address: tuple[str, int]) -> bool:
+    """Whether anybody listens at the TCP `address`. Raises OSError while nobody does."""
+    with socket.create_connection(address, timeout=5):
+        return True
+
+
 def free_port(host: str) -> int:
     """A port that nobody listens on at `host` just now."""
     with socket.socket() as probe:
@@ -83,8 +98,12 @@ def running(
     log: Path,
     environment: Mapping[str, str] | None = None,
     namespace: Namespace | None = None,
+    ready: Callable[[tuple[str, int]], bool] = greets,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `command` until the block ends; the block starts when `address` greets with 220."""
+    """Run `command` until the block ends; the block starts when `ready(address)` is true.
+
+    `ready` may raise OSError for not yet.
+    """
     guarded = ["/bin/sh", "-c", _mounts(namespace, log.parent) + _GUARD, "guard", *command]
     if namespace is not None:
         own = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
@@ -101,7 +120,7 @@ def running(
             env={"PATH": path, "LANG": "C.UTF-8", **(environment or {})},
         )
     try:
-        _wait_for_greeting(child, address, log)
+        _wait_until_ready(child, address, log, ready)
         yield child
     finally:
         _stop(child)
@@ -145,14 +164,17 @@ def _mounts(namespace: Namespace | None, folder: Path) -> str:
     return f"set -e\n{binds}mount -o remount,bind,nosuid {PROGRAMS_INSIDE}\ncd {FOLDER_INSIDE}\nset +e\n"
 
 
-def _wait_for_greeting(child: subprocess.Popen[bytes], address: tuple[str, int], log: Path) -> None:
+def _wait_until_ready(
+    child: subprocess.Popen[bytes],
+    address: tuple[str, int],
+    log: Path,
+    ready: Callable[[tuple[str, int]], bool],
+) -> None:
     deadline = time.monotonic() + START_SECONDS_MAX
     while True:
         try:
-            with socket.create_connection(address, timeout=5) as probe:
-                if probe.recv(512).startswith(b"220"):
-                    probe.sendall(b"QUIT\r\n")
-                    return
+            if ready(address):
+                return
         except OSError:
             pass
         if child.poll() is not None or time.monotonic() > deadline:

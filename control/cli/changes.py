@@ -25,7 +25,7 @@ from engine.mta.policy.shaping import Shaping, shaping_rules
 
 SHOWN_DEFAULT = 40
 BEFORE_SECONDS = 0.5  # a loop looks twice a second: it began at most so long before its first signal
-OF_RULES = ("override", "reload")  # changes that move no knob by themselves
+OF_RULES = ("override", "reload", "suspend", "resume", "reroute", "drain")  # they move no knob by themselves
 TOGETHER_SECONDS = 0.75  # a change that happened, and its twin in the replay
 
 
@@ -164,7 +164,7 @@ def _value(knob: str, value: float | None) -> str:
     match knob:
         case "rate" | "reset":
             return rate_words(value)
-        case "rest" | "hold":
+        case "rest" | "hold" | "source":
             return "none" if value is None else seconds_words(value)
         case _:
             return "-" if value is None else f"{value:g}"

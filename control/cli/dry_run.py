@@ -84,12 +84,12 @@ def dry_run(
     click.echo(f", see {verdicts.path}" if verdicts.count else "")
     click.echo(announce(forecast, outlooks))
     click.echo(f"The first of them, {len(sample):,} octets:\n")
-    for line in _readable(sample):
+    for line in readable_lines(sample):
         click.echo(f"  {visible(line)}")
     return 0
 
 
-def _readable(sample: bytes) -> list[str]:
+def readable_lines(sample: bytes) -> list[str]:
     """Headers as they are sent and the text part as it is read."""
     message = message_from_bytes(sample, policy=policy.default)
     head = sample.partition(b"\r\n\r\n")[0].decode("ascii").split("\r\n")

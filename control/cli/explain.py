@@ -21,12 +21,14 @@ from control.cli.route import find_route
 from control.cli.table import plain_table
 from control.cli.visible import short
 from control.cli.words import rate_words, seconds_words, site_words
-from engine.app import egress_sources, resolver_config
+from engine.app import resolver_config
 from engine.config import Config
 from engine.model.address import AddressError, normalise_domain
 from engine.model.reply import TransportFailure
+from engine.mta.net.egress import egress_sources
 from engine.mta.net.mx import Route
 from engine.mta.net.resolver import Resolver
+from engine.mta.policy.egress import DEFAULT_WAY, Egress
 from engine.mta.policy.shaping import DEFAULTS_LAYER, shaping_rules
 from engine.runtime.clock import SystemClock
 
@@ -85,8 +87,8 @@ def _from_configuration(address: str, campaign: int, folder: Path, named: str | 
             "why": [f"there is no route: {trouble}"],
         }
     hosts = [host.name for host in route.hosts]
-    sources = egress_sources(config)
-    source = sources[sum(domain.encode()) % len(sources)]  # as the engine begins, warm-up left aside
+    egress = Egress(egress_sources(config))
+    source = egress.source_for(DEFAULT_WAY, domain, lambda each: True)  # warm-up and routes left aside
     rules = shaping_rules(config)
     rows = rules.explain(source.name, route.site, hosts, domain, "", campaign)
     return {

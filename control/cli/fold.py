@@ -49,6 +49,7 @@ class Fold:
         self._early: set[str] = set()
         self._domains: dict[str, _Domain] = {}
         self._deferred: set[int] = set()
+        self._parked: dict[int, str] = {}  # held or quarantined: an operator may have them tried again
 
     @property
     def retrying(self) -> int:
@@ -123,12 +124,18 @@ class Fold:
         self.put_off_again += again and later
         if not again:
             self.first_attempts += 1
+        parked = self._parked.pop(event.spool_id, None)
+        if parked is not None:
+            domain.counts.add(parked, -1)
         if state in _FINAL:
             domain.counts.add(state, 1)
             self._deferred.discard(event.spool_id)
+            if state == "quarantined":
+                self._parked[event.spool_id] = state
         elif state == "ambiguous":
             if event.reason.startswith(_HELD):
                 domain.counts.add(state, 1)
+                self._parked[event.spool_id] = state
                 self._deferred.discard(event.spool_id)
             else:
                 self._deferred.add(event.spool_id)

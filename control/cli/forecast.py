@@ -9,6 +9,7 @@ where nothing is known. While it runs: the engine's own figures, and what the ev
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import islice
 
 import trio
@@ -21,13 +22,15 @@ from control.cli.fold import Fold
 from control.cli.people import People, Refused
 from control.cli.visible import short
 from control.cli.words import seconds_words, site_words
-from engine.app import Engine, egress_sources, resolver_config
+from engine.app import Engine, resolver_config
 from engine.config import Config
 from engine.model.egress import Source
 from engine.model.reply import FailureKind
 from engine.mta.net.addresses import is_public
+from engine.mta.net.egress import egress_sources
 from engine.mta.net.mx import Route
 from engine.mta.net.resolver import Resolver
+from engine.mta.policy.egress import DEFAULT_WAY, Egress
 from engine.mta.policy.forecast import (
     DAY_SECONDS,
     Bound,
@@ -88,19 +91,20 @@ class Bounds:
 
         left = DAY_SECONDS - parts.clock.now() % DAY_SECONDS
         relay = parts.static_route() is not None
-        return cls(parts.config, parts.shaping, parts.source_for, quotas, left, relay=relay)
+        source_for = partial(parts.source_for, DEFAULT_WAY)
+        return cls(parts.config, parts.shaping, source_for, quotas, left, relay=relay)
 
     @classmethod
     def of_config(cls, config: Config, *, relay: bool) -> "Bounds":
         """As if today were each warm-up plan's first day."""
-        sources, rules = egress_sources(config), shaping_rules(config)
+        egress, rules = Egress(egress_sources(config)), shaping_rules(config)
 
         def quotas(provider: str, source: Source) -> tuple[int, ...]:
             plan = rules.warm_up(source.name, provider)
             return () if plan is None else plan.per_day
 
         def source_for(domain: str, provider: str) -> Source:
-            return sources[sum(domain.encode()) % len(sources)]
+            return egress.source_for(DEFAULT_WAY, domain, lambda each: True)
 
         left = DAY_SECONDS - time.time() % DAY_SECONDS
         return cls(config, rules, source_for, quotas, left, relay=relay)

@@ -57,13 +57,17 @@ class People:
     the end if it held no usable address.
     """
 
-    def __init__(self, source: CsvSource, fields: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, source: CsvSource, fields: Sequence[str] | None = None, *, doubles: bool = False
+    ) -> None:
+        """With `doubles` an address may stand there more than once; then memory is flat."""
         self.source = source
         self.accepted = self.refused = 0
         places = {column.field: column.index for column in source.columns}
         wanted = source.fields if fields is None else fields
         self._pick = _make_picker([places[field] for field in wanted])
         self._seen = DigestSet()
+        self._doubles = doubles
         self._octets_read: Callable[[], int] = lambda: 0
         # The lines of the record that is being read, and those to be read again after a broken one.
         self._line = source.header_lines
@@ -143,7 +147,7 @@ class People:
         """The loop over all records: what it does is measured in tenths of a microsecond."""
         pending, pick, is_new = self._pending, self._pick, self._seen.add
         width, place = len(self.source.columns), self.source.address.index
-        accepted = self.accepted
+        accepted, doubles = self.accepted, self._doubles
         for cells in reader:
             line = self._line - len(pending) + 1
             pending.clear()
@@ -168,7 +172,7 @@ class People:
             recipient = f"{address.local}@{domain}"
             # For ASCII, lower case is what canonical_v1 comes to (NFC changes nothing there).
             canonical = recipient.lower().encode() if recipient.isascii() else canonical_v1(address)
-            if not is_new(blake2b(canonical, digest_size=DIGEST_OCTETS).digest()):
+            if not doubles and not is_new(blake2b(canonical, digest_size=DIGEST_OCTETS).digest()):
                 self.refused += 1
                 yield Refused(
                     line, written[:ADDRESS_SHOWN_MAX], "address is doubled: it stands further up, too"

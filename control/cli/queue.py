@@ -20,10 +20,14 @@ from control.cli.ask import ask, check_folder, data_option, json_option
 from control.cli.changes import changes
 from control.cli.errors import InputError
 from control.cli.explain import explain
+from control.cli.listing import inspect, list_envelopes, show_ambiguous
 from control.cli.overrides import override, overrides, reload
 from control.cli.progress import describe_seconds
 from control.cli.report import STATES
+from control.cli.stopping import cancel, drain, reroute, resume, retry, stops, suspend
 from control.cli.table import plain_table
+from control.cli.timing import timing
+from control.cli.trace import trace
 from control.cli.visible import short
 from control.cli.words import seconds_words, site_words
 from engine.mta.spool.api import Listed, StateCounts
@@ -48,7 +52,11 @@ def command() -> None:
     """
 
 
-for each in (explain, changes, pin, unpin, reset, lift, override, overrides, reload):
+for each in (
+    *(explain, changes, pin, unpin, reset, lift, override, overrides, reload),
+    *(suspend, resume, cancel, retry, reroute, stops, drain, list_envelopes, inspect),
+    *(trace, timing),
+):
     command.add_command(each)
 
 
@@ -60,9 +68,12 @@ for each in (explain, changes, pin, unpin, reset, lift, override, overrides, rel
     type=click.Choice(["queued", "deferred", "ambiguous", "quarantined"]),
     help="Only envelopes in this state.",
 )
+@click.option("--ambiguous", is_flag=True, help="List envelopes that may have arrived already.")
 @click.option("--envelopes", is_flag=True, help="List envelopes (the first 50), not domains.")
 @json_option
-def show(data: str, domain: str | None, state: str | None, envelopes: bool, as_json: bool) -> int:
+def show(
+    data: str, domain: str | None, state: str | None, ambiguous: bool, envelopes: bool, as_json: bool
+) -> int:
     """Show what waits, by domain and state.
 
     \b
@@ -70,6 +81,8 @@ def show(data: str, domain: str | None, state: str | None, envelopes: bool, as_j
       emass queue show --data emass-people-20260102-030405 --state deferred --envelopes
     """
     folder = check_folder(data)
+    if ambiguous:
+        return show_ambiguous(folder, as_json)
     try:
         facts = _facts(folder, domain, state)
     except StorageError as error:
@@ -174,7 +187,20 @@ def _print(facts: dict[str, Any], envelopes: bool) -> None:
         console.print("No engine is running here.")
         return
     console.print(f"An engine is running: {engine['connections']} connections open.", highlight=False)
+    _print_sources(engine, console)
     _print_paths(engine, console)
+
+
+def _print_sources(engine: dict[str, Any], console: Console) -> None:
+    """Sources that cannot be used now, and what is odd about the others."""
+    for row in engine["sources"]:
+        if row["suspended_seconds"]:
+            again = seconds_words(row["suspended_seconds"])
+            line = f"  {short(row['suspended_why'], 200)}; tried again in {again}"
+            console.print(Text(line, style="red"), soft_wrap=True)
+        for finding in row["findings"]:
+            line = f"  {short(row['source'])}: {short(finding, 300)}"
+            console.print(Text(line, style="dim"), soft_wrap=True)
 
 
 def _print_paths(engine: dict[str, Any], console: Console) -> None:

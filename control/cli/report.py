@@ -346,6 +346,7 @@ _TRANSPORT = {
     "connect_timeout": "the mail server cannot be reached",
     "unreachable": "the mail server cannot be reached",
     "source": "our own address cannot be used",
+    "local": "this machine is out of ports, descriptors or memory for a moment",
     "tls": "TLS failed",
     "timeout": "the server was silent for too long",
     "closed": "the connection was lost",

@@ -5,9 +5,10 @@ one that does not resolve.
 """
 
 from control.cli.errors import InputError
-from engine.app import egress_sources, resolver_config
+from engine.app import resolver_config
 from engine.config import Config
 from engine.model.reply import TransportFailure
+from engine.mta.net.egress import egress_sources
 from engine.mta.net.mx import Route
 from engine.mta.net.resolver import Resolver
 from engine.mta.net.smarthost import literal_route

@@ -243,7 +243,8 @@ def configure(config: Config, options: SendOptions, content: Content, folder: Pa
         config = replace(config, resolver=replace(config.resolver, servers=(server,), allow_private=private))
     if options.source or options.ehlo_name:
         rule = SourceRule(name="send", address=options.source, ehlo_name=options.ehlo_name)
-        config = replace(config, engine=replace(config.engine, source=(rule,)))
+        relayed = tuple(route for route in config.engine.route if route.relay)
+        config = replace(config, engine=replace(config.engine, source=(rule,), pools={}, route=relayed))
     keys = config.keys
     if not options.config:
         keys = replace(keys, folder=str(folder / "keys"))

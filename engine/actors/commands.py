@@ -14,11 +14,12 @@ import msgspec
 import structlog
 import trio
 
-from engine.actors import explaining, operating
+from engine.actors import explaining, operating, stopping, suppressing, tls_writing, tracing
 from engine.actors.messages import Lookup, Note
 from engine.actors.operating import Author, Refused
 from engine.actors.parts import Parts
 from engine.actors.requests import CHANGES_MAX, Act, Peer, Request
+from engine.actors.routing import RELAY
 from engine.actors.ruling import Ruling
 from engine.bus.api import PAYLOAD_OCTETS_MAX, Question
 from engine.model.address import AddressError, normalise_domain
@@ -34,7 +35,12 @@ LOOKUP_SECONDS = 5.0  # an operator waits that long for a route, not longer
 QUESTIONS_MAX = 16  # answered side by side
 EXPIRE_SECONDS = 1.0
 
-ACTS: tuple[Callable[[Parts, Peer], dict[str, Act]], ...] = ()  # of other files
+ACTS: tuple[Callable[[Parts, Peer], dict[str, Act]], ...] = (  # of other files
+    suppressing.acts,
+    tls_writing.acts,
+    stopping.acts,
+    tracing.acts,
+)
 
 log = structlog.get_logger("commands")
 
@@ -47,15 +53,19 @@ def commands(parts: Parts, statistics: Statistics) -> Start:
         desk = Desk(parts, statistics, context.peer)
         task_status.started()
 
+        room = trio.Semaphore(QUESTIONS_MAX)
+
         async def serve() -> None:
             while True:
-                asked = await questions.receive(QUESTIONS_MAX)
-                async with trio.open_nursery() as answering:
-                    for question in asked:
-                        answering.start_soon(answer, question)
+                for question in await questions.receive(QUESTIONS_MAX):
+                    await room.acquire()
+                    nursery.start_soon(answer, question)  # one that takes long holds up nobody
 
         async def answer(question: Question) -> None:
-            await question.answer(await desk.reply(question.payload))
+            try:
+                await question.answer(await desk.reply(question.payload))
+            finally:
+                room.release()
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(serve)
@@ -148,11 +158,13 @@ class Desk:
         return {
             "sites": rows,
             "sites_hidden": hidden,
+            "sources": parts.source_states.rows(now),
             "holds": [
                 explaining.hold_facts(hold, now) for hold in parts.holds.all(now)[: explaining.ROWS_MAX]
             ],
             "forecast": explaining.forecasts(parts, now),
             "connections": len(parts.connections),
+            "suppressions": suppressing.suppression_facts(parts),
             "actors": self._statistics(),
         }
 
@@ -164,7 +176,8 @@ class Desk:
             domain = normalise_domain(request.address.rpartition("@")[2])
         except AddressError as error:
             raise Refused(f"{request.address[:200]!r}: {error}") from error
-        route = await self._route(domain)
+        way = explaining.way_of(self._parts, domain, request.campaign)
+        route = await self._route(f"{RELAY}{way.relay}" if way.relay else domain)
         return explaining.explain(self._parts, domain, route, request.campaign, trio.current_time())
 
     async def _route(self, domain: str) -> Route | TransportFailure:
@@ -201,7 +214,7 @@ class Desk:
         signals = [msgspec.structs.replace(each, at=each.at + ahead) for each in memory.governor.signals]
         path = self._parts.paths.get(key)
         hosts = () if path is None or path.route is None else path.route.hosts
-        site, _, domain = key.partition(">")[2].partition("/")
+        site, domain = memory.place.site, memory.place.domain
         return {
             "path": key,
             "source": key.partition(">")[0],

@@ -9,28 +9,25 @@ On a stop it takes no more, finishes what is on the wire, returns the rest and s
 its observer (`ended`) settles what its holder still holds: ambiguous on the wire, else returned.
 """
 
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import structlog
 import trio
 
-from engine.actors.dialler import Dialler, Reached, located
+from engine.actors.dialler import Crowded, Dialler, Reached, located, requiretls_problem
 from engine.actors.feedback import Feedback
+from engine.actors.gate import Gate
 from engine.actors.handover import settle_remains
 from engine.actors.holder import Holder
-from engine.actors.messages import ConnectionEnded, ConnectionReady, Settle, Sign, SignBatch, SignSlot, Want
+from engine.actors.messages import ConnectionEnded, ConnectionReady, Settle, Want
 from engine.actors.parts import Parts
-from engine.actors.prepared import Prepared
+from engine.actors.preparing import PREPARE_BELOW, Fitness, Preparing
 from engine.actors.terms import Terms
 from engine.actors.transcript import Dispositions
-from engine.model.content import Content, MessageClass
-from engine.model.disposition import DelayReason, Disposition, Outcome
+from engine.model.disposition import DelayReason
 from engine.model.envelope import Envelope
 from engine.model.reply import FailureKind, Reply, TransportFailure, Verb
-from engine.mta.compose.errors import ContentError, RenderError
-from engine.mta.compose.message import Draft
 from engine.mta.net.addresses import is_public
 from engine.mta.net.network import Wire
 from engine.mta.net.session import SessionError
@@ -45,8 +42,6 @@ from engine.runtime.spec import Context, Start
 
 MAILBOX_CAPACITY = 8  # bells only
 SHUTDOWN_SECONDS = 15.0  # for the last replies; then open final dots are ambiguous
-PREPARED_AHEAD = 8  # messages composed beyond what the client took: one batch to send, one being signed
-PREPARE_BELOW = 4  # then up to PREPARED_AHEAD at once: composing one a round costs 20 us more (cold caches)
 SETTLE_COUNT = 32  # dispositions told at once
 SETTLE_SECONDS = 0.05
 DEADLINE_SLACK_SECONDS = 1.0  # moving a deadline costs 2 us: it moves once a second
@@ -105,7 +100,6 @@ class Connection:
         self._mailbox = context.mailbox
         self._ref: Ref[Any] = context.ref
         self._stop = context.stop
-        self._prepared: deque[Prepared] = deque()
         self._open: dict[int, tuple[int, Envelope, float, int]] = {}  # lease, envelope, since, octets
         self._done = Dispositions(
             parts, site.route.site, site.source.name, Terms(parts, self._memory), self._feedback
@@ -116,24 +110,47 @@ class Connection:
         self._lease = LeaseSize(LEASE_ENVELOPES_MAX)
         self._client: SmtpClient
         self._session: Wire
+        self._counted: Callable[[str], None]
+        self._every = parts.timelines.every
+        self._dialled = (0.0, 0.0, 0.0)  # begin and end of the dial, seconds of TLS in it
         self._scope = trio.CancelScope()
         self._deadline_verb: Verb | None = None
         self._deadline_fresh_until = 0.0
+        self._deadline_heard = 0
         self._now = 0.0  # as of the last look at the clock: of this round or the one before
         self._closed: Closed | None = None
         self._leaving = False
         self._left = 0  # messages this connection may still take
 
     async def live(self) -> None:
+        began = trio.current_time()
         reached = await self._dial()
+        if isinstance(reached, Crowded):  # nobody is to blame: other sites have the places at its addresses
+            self._memory.turned_away(trio.current_time())
+            return
         if not isinstance(reached, Reached):
             self._holder.trouble = reached
             return
         self._client, self._session = reached.client, reached.session
-        self._public = is_public(reached.address)
+        self._counted = reached.counted
+        self._dialled = (began, trio.current_time(), reached.tls_seconds)
+        self._prepared = Preparing(
+            self._parts,
+            self._holder,
+            self._memory,
+            self._done,
+            Gate(self._parts, self._source.name, self._route.site),
+            Fitness(
+                public=is_public(reached.address),
+                tls_problem=lambda content: requiretls_problem(content, reached),
+            ),
+            self._signers,
+            self._ref,
+        )
         self._known = self._client.learned
         self._done.mx_host = reached.host.name
         self._done.tls = self._client.tls
+        self._parts.under_way[self._name] = self._under_way
         try:
             await self._converse()
         except trio.Cancelled:
@@ -143,16 +160,23 @@ class Connection:
                 self._handle(self._client.connection_lost(cut_off))
             raise
         finally:
+            del self._parts.under_way[self._name]
             self._tell_done()  # a crash must not take along what has its answer
-            self._session.close()
+            reached.close()
             self._remember()
-            self._parts.prepared_octets -= sum(item.octets for item in self._prepared)
+            self._parts.prepared_octets -= self._prepared.octets
             self._parts.prepared_octets -= sum(octets for _, _, _, octets in self._open.values())
 
-    async def _dial(self) -> Reached | Reply | TransportFailure | None:
+    def _under_way(self) -> list[Envelope]:
+        """What the protocol has and no answer yet."""
+        return [envelope for _, envelope, _, _ in self._open.values()]
+
+    async def _dial(self) -> Reached | Reply | TransportFailure | Crowded | None:
         """A stop cuts it short: nothing is on the wire yet that anybody would wait for."""
-        dialler = Dialler(self._parts, self._memory, self._source, self._stop)
-        reached: Reached | Reply | TransportFailure | None = None
+        relay = self._parts.egress.relay_at(self._route.site)
+        credentials = None if relay is None else relay.credentials
+        dialler = Dialler(self._parts, self._memory, self._source, self._stop, credentials)
+        reached: Reached | Reply | TransportFailure | Crowded | None = None
         try:
             async with trio.open_nursery() as nursery:
 
@@ -165,7 +189,7 @@ class Connection:
                 nursery.cancel_scope.cancel()
         except BaseException:
             if isinstance(reached, Reached):  # killed between two steps: nobody else would close it
-                reached.session.close()
+                reached.close()
             raise
         return reached
 
@@ -205,12 +229,14 @@ class Connection:
                 if not self._asked or holder.answers != self._answers:
                     self._ask_for_more()
                 if holder.granted and len(self._prepared) <= PREPARE_BELOW:
-                    await self._prepare()
+                    await self._prepared.prepare(self._left, busy=bool(self._open))
                 awaited = client.awaited
                 if awaited is None:
                     await self._rest()
                     continue
-                if awaited is not self._deadline_verb or self._now > self._deadline_fresh_until:
+                if awaited is not self._deadline_verb or (
+                    self._now > self._deadline_fresh_until and client.heard != self._deadline_heard
+                ):
                     self._set_deadline(awaited, self._now)
                 data = await session.receive()
                 now = self._now = trio.current_time()
@@ -230,7 +256,7 @@ class Connection:
         if self._leaving or (not self._left and not self._prepared):
             self._client.quit()  # the next round writes it, and waits for the answer
             return
-        if self._prepared and self._prepared[0].ready:
+        if self._prepared.ready:
             return
         working = bool(self._prepared)
         if not working:
@@ -269,7 +295,10 @@ class Connection:
         self._handle(self._client.connection_lost(failure))
 
     def _set_deadline(self, verb: Verb, now: float) -> None:
-        """Move the scope's deadline; in the same verb that is done once in DEADLINE_SLACK_SECONDS."""
+        """Move the scope's deadline; in the same verb that is done once in DEADLINE_SLACK_SECONDS.
+
+        A piece of a reply moves nothing: whoever dribbles octets would stay for ever.
+        """
         waiting = self._client.time_limit
         if waiting is None:
             seconds = self._shaping.idle_timeout_seconds
@@ -278,6 +307,7 @@ class Connection:
         else:
             seconds = self._shaping.reply_timeout_seconds or waiting[1]
         self._deadline_verb = verb
+        self._deadline_heard = self._client.heard
         self._deadline_fresh_until = now + DEADLINE_SLACK_SECONDS
         self._scope.deadline = now + seconds
 
@@ -298,67 +328,22 @@ class Connection:
         if count > 0 and self._site.try_tell(Want(self._name, count)):
             self._asked = True
 
-    async def _prepare(self) -> None:
-        """Compose ahead, and send what is new to the signers in one message."""
-        holder, prepared = self._holder, self._prepared
-        slots: list[SignSlot] = []
-        batch = SignBatch()
-        limit = self._parts.config.engine.prepared_bytes_max
-        while holder.granted and len(prepared) < PREPARED_AHEAD and self._left > len(prepared):
-            if self._parts.prepared_octets > limit and (prepared or self._open):
-                break
-            lease_id, envelope = holder.granted.popleft()
-            draft = self._compose(lease_id, envelope)
-            if draft is None:
-                continue
-            slot = None
-            if draft.digests:
-                slot = SignSlot([(item.key, item.digest) for item in draft.digests], self._ref, batch)
-                slots.append(slot)
-            self._parts.prepared_octets += len(draft.unsigned)
-            prepared.append(Prepared(lease_id, envelope, draft, slot))
-        if slots:
-            await self._signers.tell(Sign(slots))
-
-    def _compose(self, lease_id: int, envelope: Envelope) -> Draft | None:
-        now = self._parts.clock.now()
-        if now >= self._done.terms.expires_at(envelope):
-            self._end_here(lease_id, envelope, Outcome.EXPIRED, "expired before it could be sent")
-            return None
-        self._holder.current = envelope.spool_id
-        try:
-            compiled = self._parts.compiled(envelope.campaign)
-            if self._public and needs_one_click(compiled.content):
-                text = "bulk mail without one-click unsubscribe goes to private receivers only"
-                self._end_here(lease_id, envelope, Outcome.CANCELLED, text)
-                return None
-            return compiled.compose(envelope, now)
-        except (RenderError, ContentError) as error:
-            self._end_here(lease_id, envelope, Outcome.RENDER_FAILED, str(error))
-            return None
-
-    def _end_here(self, lease_id: int, envelope: Envelope, outcome: Outcome, text: str) -> None:
-        self._holder.drop(envelope.spool_id)
-        self._done.add(
-            lease_id, Disposition(envelope.spool_id, envelope.attempt, outcome, Verb.IDLE, text[:512])
-        )
-
     def _submit(self) -> None:
-        prepared, client, holder = self._prepared, self._client, self._holder
-        room = client.room() if prepared and not self._leaving else 0
-        while room > 0 and prepared:
+        client, holder = self._client, self._holder
+        room = 0 if self._leaving else client.room()
+        while room > 0:
             room -= 1
-            item = prepared[0]
-            if not item.ready:
+            item = self._prepared.next_ready()
+            if item is None:
                 break
-            if item.slot is not None:
-                item.content = item.draft.finish(item.slot.signatures)
-            prepared.popleft()
             envelope = item.envelope
             key = envelope.spool_id
+            self._counted(envelope.domain)
             holder.wire.add(key)
             holder.current = key
             self._open[key] = (item.lease_id, envelope, self._now, item.octets)
+            if self._every and not key % self._every:
+                self._parts.timelines.submitted(key, self._dialled)
             self._left -= 1
             events = client.submit(
                 Transaction(
@@ -367,6 +352,7 @@ class Connection:
                     recipient=item.draft.recipient,
                     content=item.content,
                     smtputf8=item.draft.smtputf8,
+                    require_tls=item.draft.require_tls,
                 )
             )
             if events:
@@ -381,6 +367,8 @@ class Connection:
             if isinstance(event, Result):
                 lease_id, envelope, since, octets = self._open.pop(event.key)
                 self._parts.prepared_octets -= octets
+                if self._every and not event.key % self._every:
+                    self._parts.timelines.answered(event.key)
                 unsent = self._done.add_result(lease_id, envelope, event, self._now - since, blame=blame)
                 if event.kind is ResultKind.DELIVERED:
                     if count and envelope.campaign != campaign:
@@ -400,22 +388,8 @@ class Connection:
 
     def _return_unsent(self) -> None:
         """What never reached the client goes back; its lease ends."""
-        while self._prepared:
-            item = self._prepared.popleft()
-            self._parts.prepared_octets -= item.octets
-            self._give_back(item.lease_id, item.envelope)
-        while self._holder.granted:
-            self._give_back(*self._holder.granted.popleft())
-
-    def _give_back(self, lease_id: int, envelope: Envelope) -> None:
-        self._holder.drop(envelope.spool_id)
         reason = DelayReason.STOPPING if self._stop.is_set() else DelayReason.CONNECTION_LOST
-        if self._memory.hushed(self._now):
-            reason = DelayReason.RATE_LIMIT
-        self._done.add(
-            lease_id,
-            Disposition(envelope.spool_id, envelope.attempt, Outcome.RETURNED, reason=reason),
-        )
+        self._prepared.return_unsent(DelayReason.RATE_LIMIT if self._memory.hushed(self._now) else reason)
 
     def _remember(self) -> None:
         """What this connection has learnt helps the next one of its site."""
@@ -441,8 +415,3 @@ class Connection:
             return None
         self._parts.unsettled[id(message)] = message
         return message
-
-
-def needs_one_click(content: Content) -> bool:
-    """Bulk mail that nobody could unsubscribe from (RFC 8058 is a promise of this engine)."""
-    return content.message_class is not MessageClass.TRANSACTIONAL and not content.unsubscribe_host

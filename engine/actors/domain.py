@@ -1,8 +1,10 @@
-"""One recipient domain while it has work and no route: asks for its MX, settles what has nowhere to go.
+"""One destination (mostly a recipient domain) while it has work and no route: asks for its hosts, settles
+what has nowhere to go.
 
-Decides nothing itself (`policy.classify` judges the failure). A domain that does not exist or takes no
-mail has all its envelopes bounced; one whose DNS fails for now has the front of its queue deferred, so
-that the reason is seen and the expiry holds, and the rest waits. Touches: resolver, scheduler, spooler.
+Decides nothing itself (`policy.classify` judges the failure, `policy.dns_doubt` whether it is believed). A
+domain that does not exist or takes no mail has all its envelopes bounced; one whose DNS fails for now, or
+is not believed, has the front of its queue deferred, so that the reason is seen and the expiry holds, and
+the rest waits. Touches: resolver, scheduler, spooler.
 On crash: its ids go back to the scheduler, its leases are returned by the observer of its holder.
 """
 
@@ -19,14 +21,16 @@ from engine.actors.messages import (
     Lookup,
     Offer,
     OrderLeases,
+    Recall,
     Routed,
     Settle,
     Unroutable,
 )
 from engine.actors.parts import Parts
 from engine.actors.path import NO_ROUTE
+from engine.actors.routing import domain_of
 from engine.model.disposition import Outcome
-from engine.model.reply import TransportFailure
+from engine.model.reply import FailureKind, TransportFailure, Verb
 from engine.mta.net.mx import Route
 from engine.mta.spool.api import LEASE_ENVELOPES_MAX
 from engine.runtime.spec import Context, Start
@@ -45,18 +49,31 @@ def path_key(domain: str) -> str:
 def domain(parts: Parts, name: str, peer: Any) -> Start:
     async def start(context: Context[Any], task_status: trio.TaskStatus[None]) -> None:
         task_status.started()
-        found = await peer("resolver").ask(lambda answer: Lookup(name, answer))
+        looked_up, began = domain_of(name), trio.current_time()
+        waited_for = name not in parts.routes  # else the old route serves meanwhile
+        found = await peer("resolver").ask(lambda answer: Lookup(looked_up, answer))
+        if waited_for:
+            parts.timelines.looked_up(looked_up, began)
         if isinstance(found, Route):
+            parts.dns_doubt.found(looked_up, trio.current_time())
             await peer("scheduler").tell(Routed(name, found))
             return
         holder = Holder(context.name)
         holder.ref = context.ref
         try:
-            await _settle_all(parts, name, peer, context, holder, found)
+            await _settle_all(parts, name, peer, context, holder, _believed(parts, looked_up, found))
         finally:
             settle_remains(parts, holder, peer("spooler"), crashed=False)
 
     return start
+
+
+def _believed(parts: Parts, name: str, failure: TransportFailure) -> TransportFailure:
+    """The failure as it counts: one that would end all mail of the domain may be doubted for a while."""
+    if parts.judge.failure(failure).outcome is not Outcome.BOUNCED:
+        return failure
+    why = parts.dns_doubt.absent(name, trio.current_time())
+    return TransportFailure(FailureKind.DNS, Verb.RESOLVE, f"{failure}; {why}") if why else failure
 
 
 async def _settle_all(
@@ -92,8 +109,8 @@ async def _settle_all(
                     ordered += len(orders)
                     seen += len(message.ids)
                     await spooler.tell(OrderLeases(orders))
-                case Bell():
-                    pass  # rung for what is in the holder now
+                case Bell() | Recall():
+                    pass  # rung for what is in the holder now; and nothing is kept ready here
                 case _:
                     raise AssertionError(f"domain {name} got {message!r}")
         if holder.granted:

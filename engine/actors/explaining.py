@@ -16,9 +16,11 @@ from engine.actors.memory import PathMemory
 from engine.actors.outlook import outlooks
 from engine.actors.parts import Parts
 from engine.actors.path import NO_ROUTE, Path, path_key
+from engine.actors.resting import STOPPED_SECONDS, Resting
 from engine.model.reply import TransportFailure
 from engine.mta.net.mx import Route
 from engine.mta.policy.breaker import BreakerState
+from engine.mta.policy.egress import Way
 from engine.mta.policy.forecast import Forecast, Span, forecast, total_told
 from engine.mta.policy.holds import Hold
 from engine.mta.policy.warmup import UNLIMITED
@@ -44,7 +46,9 @@ def path_rows(parts: Parts, now: float) -> tuple[list[dict[str, Any]], int]:
 
 def _weight(parts: Parts, key: str, now: float) -> tuple[float, int]:
     memory = parts.memory.get(key)
-    return 0.0 if memory is None else memory.rest(now)[0], sum(waiting(parts.paths.get(key)).values())
+    return 0.0 if memory is None else Resting(parts, memory).until(now)[0], sum(
+        waiting(parts.paths.get(key)).values()
+    )
 
 
 def path_row(parts: Parts, key: str, opened: int, held: Sequence[Hold], now: float) -> dict[str, Any]:
@@ -62,7 +66,7 @@ def path_row(parts: Parts, key: str, opened: int, held: Sequence[Hold], now: flo
     }
     if memory is None:
         return row
-    until, why = memory.rest(now)
+    until, why = Resting(parts, memory).until(now)
     return row | {
         "provider": memory.provider.name,
         "connections_allowed": memory.governor.connections,
@@ -125,6 +129,14 @@ def forecasts(parts: Parts, now: float) -> dict[str, Any]:
     }
 
 
+def way_of(parts: Parts, domain: str, campaign: int) -> Way:
+    """The way of mail to a domain: an operator's reroute, or as the egress rules say."""
+    workspace = parts.standing(campaign).workspace if campaign else ""
+    wall = parts.clock.now()
+    override = parts.stops.reroute(campaign, workspace, domain, wall) if parts.stops else None
+    return parts.egress.way(campaign, workspace, domain, override)
+
+
 def explain(
     parts: Parts, domain: str, route: Route | TransportFailure, campaign: int, now: float
 ) -> dict[str, Any]:
@@ -133,12 +145,13 @@ def explain(
         trouble = route.detail or route.kind.value
         return {"domain": domain, "trouble": trouble, "why": [f"there is no route: {trouble}"]}
     hosts = [host.name for host in route.hosts]
-    source = parts.source_for(domain, parts.provider_name(route, domain))
-    lane = domain if domain in parts.ruled_domains else ""
-    key = path_key(source, route.site, lane)
     provider = parts.provider_name(route, domain)
     standing = parts.standing(campaign) if campaign else None
     workspace = "" if standing is None else standing.workspace
+    way = way_of(parts, domain, campaign)
+    source = parts.source_for(way, domain, provider)
+    lane = domain if domain in parts.ruled_domains else ""
+    key = path_key(source, route.site, lane or route.lane)
     memory, path = parts.memory.get(key), parts.paths.get(key)
     opened = open_connections(parts)[key]
     if memory is None:
@@ -152,6 +165,10 @@ def explain(
         own = parts.shaping.flow(workspace, campaign, provider)
         if own.rate is not None:
             why.append(f"its campaign or workspace has a rate of its own: {own.rate} ({own.rate_key})")
+    wall = parts.clock.now()
+    if parts.stops:
+        stops = (parts.stops.holds_domain(domain, wall), parts.stops.holds_flow(campaign, workspace, wall))
+        why = [stop.reason for stop in stops if stop is not None] + why
     rows = parts.shaping.explain(source.name, route.site, hosts, lane or domain, workspace, campaign)
     found = {one.provider: one for one in forecast(outlooks(parts, now), ENGINE_PER_SECOND)}
     return {
@@ -170,7 +187,7 @@ def explain(
             {"knob": pin.knob.value, "value": pin.value, "reason": pin.reason, "author": pin.author}
             for pin in parts.controls.of(key)
         ],
-        "state": None if memory is None else _state(memory, now),
+        "state": None if memory is None else _state(parts, memory, now),
         "provider_state": None if memory is None else _provider_state(parts, memory, now),
         "why": why,
         "forecast": forecast_facts(found[provider]) if provider in found else None,
@@ -184,9 +201,12 @@ def why_it_waits(
     provider, governor = memory.provider, memory.governor
     count = 0 if path is None else sum(waiting(path).values())
     found: list[str] = []
-    until, why = memory.rest(now)
+    until, why = Resting(parts, memory).until(now)
     if until:
-        found.append(f"nothing goes for {_duration(until - now)}: {why}")
+        stopped = until - now >= STOPPED_SECONDS
+        found.append(
+            f"nothing goes {'until it is resumed' if stopped else 'for ' + _duration(until - now)}: {why}"
+        )
     if parts.space is not None and parts.space.level is SpaceLevel.STOP_LEASING:
         found.append("the disk is full: nothing is sent before there is room for what becomes of it")
     for hold in held[:HOLDS_SHOWN_MAX]:
@@ -217,12 +237,12 @@ def why_it_waits(
     return found or [f"{count:,} wait for their turn: nothing holds them back"]
 
 
-def _state(memory: PathMemory, now: float) -> dict[str, Any]:
+def _state(parts: Parts, memory: PathMemory, now: float) -> dict[str, Any]:
     """The governor's own words, with times as seconds from now."""
     state = dict(memory.governor.state())
     state["connections_next_seconds"] = _ahead(state.pop("connections_next_at"), now)
     state["paused_seconds"] = _ahead(state.pop("paused_until"), now)
-    until, why = memory.rest(now)
+    until, why = Resting(parts, memory).until(now)
     return state | {
         "resting_seconds": round(max(0.0, until - now), 3),
         "resting_why": why,

@@ -13,7 +13,6 @@ from engine.actors.holder import Holder
 from engine.actors.messages import Settle
 from engine.actors.parts import Parts
 from engine.actors.terms import Terms
-from engine.config.tables import AmbiguousPolicy
 from engine.model.disposition import DelayReason, Disposition, Outcome
 from engine.model.reply import TransportFailure
 from engine.mta.policy.retry import retry_at
@@ -36,7 +35,7 @@ def settle_remains(
         crashed=crashed,
         ambiguous_due=due,
         reason=reason,
-        held=parts.config.engine.ambiguous is AmbiguousPolicy.HOLD,
+        policy=parts.config.engine.ambiguous,
     )
     if batches:
         message = Settle(batches)
@@ -48,10 +47,13 @@ def judge_granted(parts: Parts, holder: Holder, failure: TransportFailure, site:
     """Settle everything granted to `holder` by a failure that holds for all of it."""
     verdict = parts.judge.failure(failure)
     terms = Terms(parts, parts.memory.get(holder.name))
+    missed = parts.tls_results.missed.get(holder.name)  # the session that this mail would have gone by
     by_lease: dict[int, list[Disposition]] = {}
     while holder.granted:
         lease_id, envelope = holder.granted.popleft()
         holder.drop(envelope.spool_id)
+        if missed is not None:
+            missed.counted(envelope.domain)
         outcome, due = verdict.outcome, 0.0
         if outcome is Outcome.DEFERRED:
             when = terms.retry_at(envelope, verdict)

@@ -9,13 +9,16 @@ on the one envelope that was being worked on. Pure bookkeeping; the loop's threa
 from collections import deque
 from typing import Any
 
-from engine.model.disposition import DelayReason, Disposition, Outcome
+from engine.config.tables import AmbiguousPolicy
+from engine.model.disposition import DelayReason, Disposition, Outcome, assumed
 from engine.model.envelope import Envelope
 from engine.model.reply import Reply, TransportFailure, Verb
 from engine.mta.spool.api import Lease
 from engine.runtime.ref import Ref
 
 Batches = list[tuple[int, list[Disposition]]]
+
+CUT_OFF = "its connection ended here before the answer"
 
 
 class Holder:
@@ -69,22 +72,27 @@ class Holder:
         self.closed = True
         self.granted.clear()
 
-    def remains(self, *, crashed: bool, ambiguous_due: float, reason: DelayReason, held: bool) -> Batches:
+    def remains(
+        self, *, crashed: bool, ambiguous_due: float, reason: DelayReason, policy: AmbiguousPolicy
+    ) -> Batches:
         """Dispositions for everything still held; the holder is empty and closed afterwards.
 
-        `ambiguous_due` is when an ambiguous envelope is tried again; `held` = policy "hold".
+        `ambiguous_due` is when an ambiguous envelope is tried again, if `policy` has it tried again.
         """
         self.close()
         by_lease: dict[int, list[Disposition]] = {}
         for spool_id, (lease_id, attempt) in self.held.items():
             blamed = crashed and spool_id == self.current
-            if spool_id in self.wire:
+            if spool_id in self.wire and policy is AmbiguousPolicy.ASSUME_DELIVERED:
+                disposition = assumed(spool_id, attempt, CUT_OFF)
+            elif spool_id in self.wire:
+                held = policy is AmbiguousPolicy.HOLD
                 disposition = Disposition(
                     spool_id,
                     attempt,
                     Outcome.AMBIGUOUS,
                     Verb.CONTENT,
-                    "its connection ended here before the answer",
+                    CUT_OFF,
                     DelayReason.AMBIGUOUS_HELD if held else DelayReason.AMBIGUOUS_RETRY,
                     due=ambiguous_due,
                     crashed=blamed,

@@ -1,10 +1,10 @@
 """Takes submissions from the bus: contents and chunks. Accepted = durable in the spool, then acknowledged.
 
 Decides whether a submission is fit (addresses parse, rows have the content's width, the campaign's
-content is known) and whether there is room (watermark 1, prefetch bound). Claims each chunk once
-(`claims/<chunk>` = broadcaster + epoch), so that a redelivery to another spool is never accepted
-twice. Several chunks are on their way to the spooler at a time. Touches: bus, spooler. On crash: what
-was not acknowledged comes again, and a chunk id seen before is acknowledged without effect.
+content is known) and whether there is room (watermark 1, prefetch bound); in a drain it takes nothing.
+Claims each chunk once (`claims/<chunk>` = broadcaster + epoch), so that a redelivery to another spool is
+never accepted twice. Several chunks are on their way to the spooler at a time. Touches: bus, spooler. On
+crash: what was not acknowledged comes again, and a chunk id seen before is acknowledged without effect.
 """
 
 from collections.abc import Collection
@@ -16,7 +16,7 @@ import trio
 
 from engine.actors.messages import Accept, PutContent
 from engine.actors.parts import Parts
-from engine.bus.api import Delivery, Subscription
+from engine.bus.api import BusFull, Delivery, Subscription
 from engine.model.address import AddressError, parse_address
 from engine.model.content import Content
 from engine.model.envelope import CHUNK_ENTRIES_MAX, Chunk
@@ -25,11 +25,12 @@ from engine.mta.compose.token import CAMPAIGN_MAX
 from engine.mta.spool.api import Spool, SpoolError
 from engine.runtime.ref import Ref
 from engine.runtime.spec import Context, Start
-from engine.storage import SpaceLevel
+from engine.storage import SpaceLevel, StorageFull
 
 CHUNKS_AT_A_TIME = 4  # 4 x 5,000 envelopes in one commit at most
 CHUNK_ID_OCTETS_MAX = 200  # the claims table takes keys of 380
 ROOM_SECONDS = 1.0
+FULL_SECONDS = 5.0  # of a disk without room for a chunk, which the watermarks did not foresee
 
 log = structlog.get_logger("intake")
 
@@ -49,17 +50,39 @@ def intake(parts: Parts) -> Start:
 async def _serve(parts: Parts, context: Context[Any], subscription: Subscription) -> None:
     spooler = context.peer("spooler")
     while True:
-        while parts.space is not None and parts.space.level is not SpaceLevel.OPEN:  # noqa: ASYNC110
-            await trio.sleep(ROOM_SECONDS)  # the disk rings no bell
+        await _until_open(parts)
         deliveries = await subscription.receive(CHUNKS_AT_A_TIME)
+        await _until_open(parts)  # it may have waited for long
         async with trio.open_nursery() as nursery:
             for delivery in deliveries:
                 submission = _decode(delivery)
                 if isinstance(submission, SubmitContent):
-                    await _take(parts, spooler, submission, delivery)  # what follows needs it
+                    await _take_patiently(parts, spooler, submission, delivery)  # what follows needs it
                 elif submission is not None:
-                    nursery.start_soon(_take, parts, spooler, submission, delivery)
-        await subscription.acknowledge(deliveries[-1])
+                    nursery.start_soon(_take_patiently, parts, spooler, submission, delivery)
+        await _acknowledge(subscription, deliveries[-1])
+
+
+async def _acknowledge(subscription: Subscription, delivery: Delivery) -> None:
+    while True:
+        try:
+            await subscription.acknowledge(delivery)
+        except BusFull as error:
+            await _without_room(error)
+        else:
+            return
+
+
+async def _until_open(parts: Parts) -> None:
+    """Wait for room on the disk, and for the end of a drain."""
+    while _is_closed(parts):  # noqa: ASYNC110 - neither disk nor operator rings a bell
+        await trio.sleep(ROOM_SECONDS)
+
+
+def _is_closed(parts: Parts) -> bool:
+    # Measured anew: what is taken at a time must not go past both watermarks.
+    full = parts.space is not None and parts.space.measure() is not SpaceLevel.OPEN
+    return full or parts.stops.draining is not None
 
 
 def _decode(delivery: Delivery) -> Submission | None:
@@ -74,6 +97,24 @@ def _decode(delivery: Delivery) -> Submission | None:
             why=str(error),
         )
         return None
+
+
+async def _take_patiently(
+    parts: Parts, spooler: Ref[Any], submission: Submission, delivery: Delivery
+) -> None:
+    """Take one submission, however long spool or bus have no room for it."""
+    while True:
+        try:
+            await _take(parts, spooler, submission, delivery)
+        except (StorageFull, BusFull) as error:
+            await _without_room(error)
+        else:
+            return
+
+
+async def _without_room(error: Exception) -> None:
+    log.warning("intake waits for room", why=str(error))
+    await trio.sleep(FULL_SECONDS)
 
 
 async def _take(parts: Parts, spooler: Ref[Any], submission: Submission, delivery: Delivery) -> None:

@@ -127,6 +127,10 @@ class Unroutable(Struct, frozen=True):
     retry_at: float | None
 
 
+class StopsChanged(Struct, frozen=True):
+    """An operator has stopped mail, let it go on, or sent it another way: `parts.stops` says what holds."""
+
+
 class Bell(Struct, frozen=True):
     """Look again: something outside the mailbox has changed."""
 
@@ -164,6 +168,10 @@ class ConnectionEnded(Struct, frozen=True):
     served: int
     trouble: Reply | TransportFailure | None
     crashed: bool
+
+
+class Recall(Struct, frozen=True):
+    """Give back what is ready: who may be sent to, and over what, has changed."""
 
 
 class NewRoute(Struct, frozen=True):

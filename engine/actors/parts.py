@@ -7,10 +7,11 @@ needs. No decisions here.
 import math
 import pathlib
 import random
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sized
 from itertools import count
 
+import trio
 from msgspec import Struct
 
 from engine.actors.controls import Controls
@@ -18,12 +19,19 @@ from engine.actors.memory import Door, PathMemory, Place, ProviderMemory
 from engine.actors.messages import Settle
 from engine.actors.overrides import Overrides
 from engine.actors.path import Path
+from engine.actors.remote_addresses import RemoteAddresses
+from engine.actors.source_states import SourceStates
+from engine.actors.stops import Stops
+from engine.actors.taps import Taps
+from engine.actors.timelines import Timelines
+from engine.actors.tls_results import TlsResults
 from engine.actors.warming import WarmUpAccount
 from engine.bus.api import Bus
 from engine.config.replies import ReplyRules, load_reply_rules
 from engine.config.tables import Config
 from engine.model.content import Content, MessageClass
-from engine.model.egress import Source
+from engine.model.egress import Credentials, Source
+from engine.model.envelope import Envelope
 from engine.model.event import Adapted, Event
 from engine.mta.compose.errors import ContentError
 from engine.mta.compose.message import CompiledContent, compile_content
@@ -31,13 +39,19 @@ from engine.mta.compose.token import TokenKeys
 from engine.mta.net.mx import Route
 from engine.mta.net.network import Network, SystemNetwork
 from engine.mta.net.resolver import Resolver
+from engine.mta.net.tls import TlsContexts, system_contexts
+from engine.mta.net.tls_policy import TlsPolicies
+from engine.mta.net.tls_sessions import TlsSessions
 from engine.mta.policy.breaker import Breaker
 from engine.mta.policy.classify import Judge
+from engine.mta.policy.dns_doubt import DnsDoubt
+from engine.mta.policy.egress import Egress, Way
 from engine.mta.policy.holds import Holds
 from engine.mta.policy.shaping import Shaping, ShapingRules, shaping_rules, target_of
-from engine.mta.proto.smtp_options import Credentials
 from engine.mta.queue.scheduled import ScheduledQueues
 from engine.mta.spool.api import Spool
+from engine.mta.spool.suppressions import Suppressions
+from engine.mta.spool.suppressions_memory import MemorySuppressions
 from engine.runtime.clock import Clock
 from engine.runtime.dynamic import DynamicSupervisor
 from engine.storage import Committer, Space
@@ -55,6 +69,7 @@ class Standing(Struct, frozen=True):
     message_class: MessageClass
     workspace: str
     sending_domain: str
+    list_id: str = ""
 
 
 class Noted(Struct, frozen=True):
@@ -94,6 +109,10 @@ class Parts:
         network: Network | None = None,
         replies: ReplyRules | None = None,
         config_file: ConfigFile | None = None,
+        tls_policies: TlsPolicies | None = None,
+        egress: Egress | None = None,
+        suppressions: Suppressions | None = None,
+        tls_contexts: TlsContexts | None = None,
     ) -> None:
         self.config = config
         self.config_file = config_file  # None: there is nothing to read anew
@@ -103,13 +122,21 @@ class Parts:
         self.space = space
         self.bus = bus
         self.resolver = resolver
+        self.tls_policies = tls_policies  # None: nobody's demands are looked for
         self.sources = sources
+        self.egress = egress or Egress(sources)
+        self.source_states = SourceStates(sources, self.note)
         self.tokens = tokens
         self.dkim_keys = dkim_keys  # key name -> file, for the signer processes only
         self.static_route = static_route
         self.credentials = credentials
         self.dice = dice or random.Random()  # noqa: S311 - spreads retries, guards nothing
         self.network = network or SystemNetwork()
+        self.tls_contexts = tls_contexts or system_contexts()
+        self.tls_sessions = TlsSessions()
+        self.tls_kinds: Counter[str] = Counter()  # connections that became ready, by how they are secured
+        self.tls_results = TlsResults(bus, clock.now)
+        self.remote_addresses = RemoteAddresses(config.engine.connections_per_address)
         self.connections = DynamicSupervisor(
             "connections",
             children_max=config.engine.connections_max,
@@ -120,13 +147,22 @@ class Parts:
             "sites", children_max=SITES_MAX, shutdown_seconds=EACH_ITS_OWN, clock=clock
         )
         self.domains = DynamicSupervisor("domains", children_max=DOMAINS_MAX, clock=clock)
+        self.routes: dict[str, str] = {}  # destination -> path, the scheduler's
         self.ended: deque[tuple[str, str]] = deque()  # kind and name of what the scheduler started
         self.unsettled: dict[int, Settle] = {}  # by id(): in the spooler's hands or for them, not durable yet
+        self.suppressions: Suppressions = MemorySuppressions() if suppressions is None else suppressions
+        # By connection: the messages that its protocol has and that are not settled.
+        self.under_way: dict[str, Callable[[], Iterable[Envelope]]] = {}
+        self.timelines = Timelines(clock, config.metrics.sample)
+        self.taps = Taps(self.routes)
+        self.stops = Stops(bus)
+        self.drained = trio.Event()  # everything that was queued is sent: the engine may stop
         self.overrides = Overrides(bus)
         self.shaping = shaping_rules(config, self.overrides.rules(clock.now()))
         self.ruled_domains = _ruled_domains(self.shaping)
         self.judge = Judge(replies or load_reply_rules())
         self.holds = Holds()
+        self.dns_doubt = DnsDoubt()
         self.queues = ScheduledQueues()  # the scheduler's, like `paths`: others only look
         self.paths: dict[str, Path] = {}
         self.controls = Controls(bus)
@@ -134,6 +170,7 @@ class Parts:
         self.doors: dict[tuple[str, str], Door] = {}  # by site and source
         self.providers: dict[tuple[str, str], ProviderMemory] = {}  # by provider and source
         self.breakers: dict[str, Breaker] = {}  # by provider
+        self.to_sign: Sized = ()  # the signers' queue; others only look
         self.notes: deque[Event] = deque(maxlen=NOTES_MAX)  # of the control loop, for the journal
         self.changes: deque[Noted] = deque(maxlen=CHANGES_KEPT)
         self._standings: dict[int, Standing] = {}
@@ -156,7 +193,7 @@ class Parts:
             self._forget_a_path(now)
         place = Place(source.name, route.site, tuple(host.name for host in route.hosts), domain)
         shaping, site, provider = self._rules_at(place, now)
-        own_relay = self.static_route() is not None
+        own_relay = self.static_route() is not None or self.egress.relay_at(route.site) is not None
         memory = self.memory[key] = PathMemory(
             key, place, shaping, site, provider, self.note, now, hasty=own_relay
         )
@@ -215,18 +252,20 @@ class Parts:
             )
         return account
 
-    def source_for(self, domain: str, provider: str) -> Source:
-        """The same source for a domain every time: greylisting wants the same tuple again.
+    def source_for(self, way: Way, domain: str, provider: str) -> Source:
+        """The same source of a way for a domain every time: greylisting wants the same tuple again.
 
-        One whose warm-up quota at this provider is used up gives way to the next one, if its plan says so.
+        One that is suspended gives way to the next one; so does one whose warm-up quota at this provider is
+        used up, if its plan says so.
         """
-        first = sum(domain.encode()) % len(self.sources)
-        for turn in range(len(self.sources)):
-            source = self.sources[(first + turn) % len(self.sources)]
+
+        def usable(source: Source) -> bool:
+            if not self.source_states.usable(source.name):
+                return False
             account = self.warm_up(provider, source)
-            if account is None or not (account.overflow and account.exhausted):
-                return source
-        return self.sources[first]
+            return account is None or not (account.overflow and account.exhausted)
+
+        return self.egress.source_for(way, domain, usable)
 
     def provider_name(self, route: Route, domain: str) -> str:
         """The provider behind a route; a site of nobody that is known is its own."""
@@ -264,7 +303,9 @@ class Parts:
             if len(self._standings) >= STANDINGS_MAX:
                 self._standings.pop(next(iter(self._standings)))
             domain = content.sending_domain or content.return_path_domain
-            found = self._standings[campaign] = Standing(content.message_class, content.workspace, domain)
+            found = self._standings[campaign] = Standing(
+                content.message_class, content.workspace, domain, content.list_id
+            )
         return found
 
     def compiled(self, campaign: int) -> CompiledContent:

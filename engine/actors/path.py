@@ -9,6 +9,7 @@ from typing import Any
 from engine.model.egress import Source
 from engine.mta.net.mx import Route
 from engine.mta.queue.fair import FairQueue, Flow
+from engine.mta.queue.scheduled import ScheduledQueue
 from engine.runtime.ref import Ref
 
 URGENT_PLACES = 256  # of a site, beyond its credit, for transactional mail: some four leases
@@ -65,14 +66,22 @@ class Path:
         """Whether it can take anything that waits for it."""
         return self.credit > 0 or (self.waiting.urgent and self.credit > -self.extra)
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits here, though what went elsewhere may still stand in line."""
+        return not any(True for flow in self.waiting.flows() for _ in flow.queues())
+
     def close(self) -> None:
         """Nothing more before it tells of new room."""
         self.credit = -self.extra
 
-    def empty(self) -> set[str]:
-        """Nothing waits here any more; the domains whose mail did."""
+    def empty(self) -> list[ScheduledQueue]:
+        """Nothing waits here any more; what did, without a place now."""
         waiting, self.waiting = self.waiting, FairQueue()
-        return {queue.domain for flow in waiting.flows() for queue in flow.queues()}
+        found = [queue for flow in waiting.flows() for queue in flow.queues()]
+        for queue in found:
+            queue.place = None
+        return found
 
     def mark(self, spool_id: int, domain: str, campaign: int) -> None:
         """An id is released."""

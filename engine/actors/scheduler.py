@@ -12,17 +12,18 @@ On crash: rebuilt from the spool; an id that is queued twice then is leased once
 leaves out what is leased or gone.
 """
 
-import heapq
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import structlog
 import trio
-from msgspec import Struct
 
 from engine.actors import domain as domain_actor
 from engine.actors import site as site_actor
+from engine.actors.allowances import FLOW_SECONDS, Allowances, FlowStanding
+from engine.actors.lookups import REFRESH_RANK, LookUps
 from engine.actors.messages import (
     BELL,
     Accepted,
@@ -33,15 +34,15 @@ from engine.actors.messages import (
     NewRoute,
     Offer,
     Queued,
+    Recall,
     Routed,
+    StopsChanged,
     Unroutable,
 )
 from engine.actors.parts import Parts
-from engine.actors.path import Path, count_waiting, path_key
-from engine.model.content import MessageClass
+from engine.actors.path import Path, path_key
+from engine.actors.routing import REFRESHES_PER_LOOK, Destinations, Routes, domain_of
 from engine.mta.net.mx import Route
-from engine.mta.policy.flow_limits import FlowLimits
-from engine.mta.queue.fair import BULK, DEFAULT, TRANSACTIONAL, Flow
 from engine.mta.queue.scheduled import ScheduledQueue, ScheduledQueues
 from engine.runtime.dynamic import ChildExists, NotRunning, TooManyChildren
 from engine.runtime.ref import Ref
@@ -50,15 +51,9 @@ from engine.runtime.ticking import batch_within
 
 MESSAGES_PER_PASS = 256
 TICK_SECONDS = 0.5
-FLOW_SECONDS = 0.1  # how often a flow that is at its own rate is looked at
 SCAN_PAGE = 20_000  # envelopes per read transaction at start: 30 ms of the loop
 TRANSACTIONAL_SHARE = 0.1  # of the active set, kept for transactional classes
-RANKS = {
-    MessageClass.TRANSACTIONAL: TRANSACTIONAL,
-    MessageClass.DEFAULT: DEFAULT,
-    MessageClass.BULK: BULK,
-}
-ROUTES_KEPT_MAX = 200_000  # idle domains' routes; about 300 octets each
+REVIEWED_PER_PASS = 20_000  # queues that are looked at after an operator's act: some 30 ms
 
 log = structlog.get_logger("scheduler")
 
@@ -68,14 +63,6 @@ def scheduler(parts: Parts) -> Start:
         await Scheduler(parts, context).live(task_status)
 
     return start
-
-
-class _KnownRoute:
-    __slots__ = ("expires", "path")
-
-    def __init__(self, path: str, expires: float) -> None:
-        self.path = path
-        self.expires = expires
 
 
 class Scheduler:
@@ -89,19 +76,14 @@ class Scheduler:
         self._queues = parts.queues = ScheduledQueues()
         self._paths = parts.paths
         self._paths.clear()
-        self._routes: dict[str, _KnownRoute] = {}
-        self._lookups: list[tuple[int, int, str]] = []  # rank, first id, domain: waits for a look-up
-        self._looking: set[str] = set()  # waits for or is in a look-up
-        self._looking_up = 0
-        self._postponed: list[tuple[float, str]] = []
-        self._postponed_names: set[str] = set()
+        self._destinations = Destinations(parts)
+        self._routes = Routes(parts.routes)
+        self._lookups = LookUps(parts.config.engine.lookups_max)
+        self._review: Iterator[ScheduledQueue] | None = None  # of what is stopped, after a change of that
         self._ended = parts.ended  # kind, name: filled by observers, those of our last incarnation too
         self._ended.clear()
         self._dirty: dict[str, None] = {}
-        self._standings: dict[int, _Standing] = {}
-        self._limits = FlowLimits(parts.shaping)
-        self._waiting_for_time: dict[str, None] = {}  # paths with a flow that is held, or at its rate
-        self._look_again_at = 0.0
+        self._allowances = Allowances(parts)
         self._active = 0
         self._active_max = parts.config.engine.active_set_max
         self._bulk_max = int(self._active_max * (1 - TRANSACTIONAL_SHARE))
@@ -113,17 +95,21 @@ class Scheduler:
         await self._rebuild()
         task_status.started()
         while (batch := await batch_within(self._mailbox, MESSAGES_PER_PASS, self._patience)) is not None:
-            if self._parts.shaping is not self._limits.rules:
-                self._follow_rules()
+            if self._allowances.follow_rules():  # what waits goes to the path that it has by them
+                for path in list(self._paths.values()):
+                    self._route_anew(path)
             for message in batch:
                 self._take(message)
             self._reap()
+            self._review_some()
             self._tick()
             self._serve()
 
     @property
     def _patience(self) -> float:
-        return FLOW_SECONDS if self._waiting_for_time and self._limits.any else TICK_SECONDS
+        if self._review is not None:
+            return 0.0
+        return FLOW_SECONDS if self._allowances.hurried else TICK_SECONDS
 
     async def _rebuild(self) -> None:
         after = 0
@@ -160,6 +146,8 @@ class Scheduler:
                 self._routed(message.domain, message.route)
             case Unroutable():
                 self._unroutable(message)
+            case StopsChanged():
+                self._stops_changed()
             case Bell():
                 pass
             case _:
@@ -171,35 +159,34 @@ class Scheduler:
             self._place(queue)
 
     def _place(self, queue: ScheduledQueue) -> None:
-        """Give a queue that has become non-empty to its path, or ask for one."""
-        known = self._routes.get(queue.domain)
-        if known is not None and known.expires > trio.current_time() and known.path in self._paths:
-            self._push(self._paths[known.path], queue)
-        elif queue.domain not in self._looking:
-            self._looking.add(queue.domain)
-            rank = self._standing(queue.campaign).rank
-            heapq.heappush(self._lookups, (rank, queue.first, queue.domain))
+        """Give a queue that has no place to its path, or ask for one."""
+        standing = self._allowances.standing(queue.campaign)
+        if self._stopped(queue, standing):
+            queue.place = None
+            return
+        destination = self._destinations.of(queue, standing.workspace)
+        path = self._paths.get(self._routes.paths.get(destination, ""))
+        if path is not None:
+            self._push(path, queue)
+        else:
+            queue.place = None
+            self._lookups.want(destination, standing.rank, queue.first)
+
+    def _place_all(self, destination: str) -> None:
+        """Place what waits for a destination that has no route; where nothing does, forget it."""
+        if not self._waits(destination):
+            self._destinations.forget(destination)
+        for queue in self._destinations.queues(destination):
+            self._place(queue)
 
     def _push(self, path: Path, queue: ScheduledQueue) -> None:
-        standing = self._standing(queue.campaign)
+        standing = self._allowances.standing(queue.campaign)
+        if queue.place is path.waiting or self._stopped(queue, standing):
+            return
         path.waiting.push(
             queue, standing.rank, standing.workspace, standing.workspace_weight, standing.campaign_weight
         )
         self._dirty[path.key] = None
-
-    def _standing(self, campaign: int) -> "_Standing":
-        found = self._standings.get(campaign)
-        if found is None:
-            known = self._parts.standing(campaign)
-            weights = self._parts.shaping.flow(known.workspace, campaign, "")
-            found = self._standings[campaign] = _Standing(
-                RANKS[known.message_class],
-                known.workspace,
-                known.sending_domain,
-                weights.weight_workspace,
-                weights.weight_campaign,
-            )
-        return found
 
     def _credit(self, message: Credit) -> None:
         path = self._paths.get(message.path)
@@ -221,70 +208,123 @@ class Scheduler:
             return
         path.close()
         self._take_back(path, message.ids)
-        if message.elsewhere and path.route is not None and len(self._parts.sources) > 1:
-            for domain in path.empty():
-                self._routed(domain, path.route)
+        if message.elsewhere and len(self._parts.sources) > 1:
+            self._route_anew(path)
 
-    def _follow_rules(self) -> None:
-        """Other rules hold: what waits is weighed anew, and goes to the path that it has by them."""
-        self._limits.follow(self._parts.shaping)
-        self._standings.clear()
-        for path in list(self._paths.values()):
-            if path.route is not None:
-                for domain in path.empty():
-                    self._routed(domain, path.route)
+    # --- stops -----------------------------------------------------------------------------------------
+
+    def _stopped(self, queue: ScheduledQueue, standing: FlowStanding) -> bool:
+        """An operator has stopped this mail: it has no place, and is not looked up."""
+        stops = self._parts.stops
+        if not stops:
+            return False
+        wall = self._parts.clock.now()
+        held = stops.holds_flow(queue.campaign, standing.workspace, wall) or stops.holds_domain(
+            queue.domain, wall
+        )
+        return held is not None
+
+    def _stops_changed(self) -> None:
+        """What is stopped loses its place, what is so no longer gets one, and all goes where it is sent now.
+
+        What the sites have at hand comes back: they do not know whose it is.
+        """
+        for path in self._paths.values():
+            if path.ref is not None:
+                path.ref.try_tell(Recall())
+        self._review = iter(self._queues.all())
+
+    def _review_some(self) -> None:
+        if self._review is None:
+            return
+        page = list(islice(self._review, REVIEWED_PER_PASS))
+        for queue in page:
+            if len(queue):
+                self._place(queue)
+        if len(page) < REVIEWED_PER_PASS:
+            self._review = None
 
     # --- routes ----------------------------------------------------------------------------------------
 
-    def _routed(self, domain: str, route: Route) -> None:
-        self._looking.discard(domain)
+    def _route_anew(self, path: Path) -> None:
+        """What waits for a path goes where it should by now, which may be there."""
+        if path.route is None:
+            return
+        assigned: dict[str, None] = {}
+        for queue in path.empty():
+            workspace = self._allowances.standing(queue.campaign).workspace
+            destination = self._destinations.of(queue, workspace)
+            if self._routes.paths.get(destination) == path.key and destination not in assigned:
+                assigned[destination] = None
+                self._routes.paths[destination] = self._assign(destination, path.route).key
+            self._place(queue)
+
+    def _routed(self, destination: str, route: Route) -> None:
+        self._lookups.done(destination)
+        path = self._assign(destination, route)
+        self._routes.put(destination, path.key, route.ttl_seconds, trio.current_time())
+        for queue in self._destinations.queues(destination):
+            self._push(path, queue)
+
+    def _assign(self, destination: str, route: Route) -> Path:
+        """The path of a destination whose route is this."""
+        domain = domain_of(destination)
         provider = self._parts.provider_name(route, domain)
-        source = self._parts.source_for(domain, provider)
-        lane = domain if domain in self._parts.ruled_domains else ""
-        key = path_key(source, route.site, lane)
-        if len(self._routes) >= ROUTES_KEPT_MAX:
-            self._routes.pop(next(iter(self._routes)))
-        self._routes[domain] = _KnownRoute(key, trio.current_time() + route.ttl_seconds)
+        source = self._parts.source_for(self._destinations.way(destination), domain, provider)
+        own = domain if domain in self._parts.ruled_domains else ""
+        key = path_key(source, route.site, own or route.lane)
         path = self._paths.get(key)
         if path is None:
-            path = self._paths[key] = Path(key, None, route, source, lane)
+            path = self._paths[key] = Path(key, None, route, source, own)
         elif path.route != route:
-            path.route, path.source, path.domain = route, source, lane
+            path.route, path.source, path.domain = route, source, own
             if path.ref is not None:
                 path.ref.try_tell(NewRoute(route))
         path.provider = provider
-        for queue in self._queues.of_domain(domain):
-            self._push(path, queue)
+        return path
 
     def _unroutable(self, message: Unroutable) -> None:
+        destination, now = message.domain, trio.current_time()
+        if message.retry_at is not None and self._routes.paths.get(destination) in self._paths:
+            self._lookups.done(destination)  # what was known of it goes on: DNS may come back
+            self._routes.keep(destination, now)
+            return
+        self._routes.forget(destination)
         path = Path(message.path, message.ref)
         path.credit = message.places
         self._paths[message.path] = path
-        for queue in self._queues.of_domain(message.domain):
+        for queue in self._destinations.queues(destination):
             self._push(path, queue)
         if message.retry_at is not None:
-            heapq.heappush(self._postponed, (message.retry_at, message.domain))
-            self._postponed_names.add(message.domain)
+            self._lookups.postpone(destination, message.retry_at)
         self._dirty[message.path] = None
 
-    def _look_up(self) -> None:
-        limit = self._parts.config.engine.lookups_max
-        while self._lookups and self._looking_up < limit:
-            _, _, domain = self._lookups[0]
-            if not self._queues.of_domain(domain):
-                heapq.heappop(self._lookups)
-                self._looking.discard(domain)
-                continue
-            try:
-                self._parts.domains.start_child(
-                    domain,
-                    domain_actor.domain(self._parts, domain, self._peer),
-                    on_end=self._domain_ended,
-                )
-            except (NotRunning, TooManyChildren, ChildExists):
-                return  # the tick tries again
-            heapq.heappop(self._lookups)
-            self._looking_up += 1
+    def _waits(self, destination: str) -> bool:
+        return next(self._destinations.queues(destination), None) is not None
+
+    def _start_look_up(self, destination: str) -> bool:
+        try:
+            self._parts.domains.start_child(
+                destination,
+                domain_actor.domain(self._parts, destination, self._peer),
+                on_end=self._domain_ended,
+            )
+        except (NotRunning, TooManyChildren, ChildExists):
+            return False  # the tick tries again
+        return True
+
+    def _refresh(self, now: float) -> None:
+        """Routes that are good no longer: looked up again where mail waits, else forgotten."""
+        wanted = 0
+        while wanted < REFRESHES_PER_LOOK and (destination := self._routes.lapsed(now)) is not None:
+            waiting = next(self._destinations.queues(destination), None)
+            if waiting is None:
+                self._routes.forget(destination)
+                self._destinations.forget(destination)
+            else:
+                self._lookups.want(destination, REFRESH_RANK, waiting.first)
+                self._routes.keep(destination, now)
+                wanted += 1
 
     def _domain_ended(self, name: str, error: Exception | None) -> None:
         self._ended.append(("domain", name))
@@ -304,21 +344,20 @@ class Scheduler:
                     path.ref = None
                     self._give_back(path)
                     self._dirty[name] = None
-                    if not path.waiting:
+                    if path.idle:
                         del self._paths[name]
                         self._dirty.pop(name, None)
                 continue
-            self._looking_up -= 1
+            self._lookups.ended()
             path = self._paths.pop(domain_actor.path_key(name), None)
             self._dirty.pop(domain_actor.path_key(name), None)
             if path is not None:
                 self._give_back(path)
-            if name not in self._postponed_names:
-                known = self._routes.get(name)
-                if name in self._looking or known is None or known.path not in self._paths:
-                    self._looking.discard(name)  # it ended without a route, or with one that is gone
-                    for queue in self._queues.of_domain(name):
-                        self._place(queue)
+            if self._lookups.is_postponed(name):
+                continue
+            if name in self._lookups or self._routes.paths.get(name) not in self._paths:
+                self._lookups.done(name)  # it ended without a route, or with one that is gone
+                self._place_all(name)
 
     def _give_back(self, path: Path) -> None:
         path.close()
@@ -327,17 +366,11 @@ class Scheduler:
 
     def _tick(self) -> None:
         now = trio.current_time()
-        if self._waiting_for_time and now >= self._look_again_at:
-            self._look_again_at = now + FLOW_SECONDS
-            self._dirty.update(self._waiting_for_time)
-            self._waiting_for_time.clear()
-        while self._postponed and self._postponed[0][0] <= now:
-            _, domain = heapq.heappop(self._postponed)
-            self._postponed_names.discard(domain)
-            self._looking.discard(domain)
-            for queue in self._queues.of_domain(domain):
-                self._place(queue)
-        self._look_up()
+        self._dirty.update(self._allowances.take_due(now))
+        for destination in self._lookups.due(now):
+            self._place_all(destination)
+        self._refresh(now)
+        self._lookups.start(self._waits, self._start_look_up)
 
     # --- releasing -------------------------------------------------------------------------------------
 
@@ -377,7 +410,7 @@ class Scheduler:
         """Offer ids up to the path's credit. False when the active set has no room: try again later."""
         ids = array("Q")
         waiting, take = path.waiting, self._queues.take_until
-        full, allowance = False, self._allowance(path)
+        full, allowance = False, self._allowances.of(path)
         before = len(path.released)  # an id that was queued twice counts once
         if waiting.urgent:
             room = self._active_max - self._active
@@ -395,28 +428,11 @@ class Scheduler:
             path.credit -= len(ids)
             path.offered += len(ids)
             assert path.ref is not None
+            self._parts.timelines.offered(ids)
             if not path.ref.try_tell(Offer(ids, not waiting, urgent)):
                 path.offered -= len(ids)
                 self._take_back(path, ids)
         return not full
-
-    def _allowance(self, path: Path) -> Callable[[Flow, int], int] | None:
-        """What each flow may release to this path now; None when nothing limits any."""
-        holds, limits = self._parts.holds, self._limits
-        if not holds and not limits.any:
-            return None
-        now = trio.current_time()
-
-        def allowed(flow: Flow, wanted: int) -> int:
-            standing = self._standing(flow.campaign)
-            held = holds.of(path.provider, flow.workspace, flow.campaign, standing.sending_domain, now)
-            there = max(1, count_waiting(flow, wanted)) if limits.any else wanted  # no more than it can use
-            count = 0 if held else limits.take(now, path.provider, flow.workspace, flow.campaign, there)
-            if count < there:
-                self._waiting_for_time[path.key] = None
-            return count
-
-        return allowed
 
     def _take_back(self, path: Path, ids: Iterable[int]) -> None:
         """To the front again, as far as the queues can: oldest first where nothing waits, else last."""
@@ -428,13 +444,3 @@ class Scheduler:
             waits = any(queue.campaign == campaign for queue in self._queues.of_domain(domain))
             for spool_id in reversed(group) if waits else group:
                 self._add(campaign, domain, spool_id)
-
-
-class _Standing(Struct, frozen=True):
-    """What a campaign's mail is to the scheduler."""
-
-    rank: int
-    workspace: str
-    sending_domain: str
-    workspace_weight: float
-    campaign_weight: float

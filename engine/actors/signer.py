@@ -55,6 +55,7 @@ class Signers:
         self._arguments = [f"{name}={path}" for name, path in parts.dkim_keys.items()]
         self._count = parts.config.engine.signers if parts.dkim_keys else 0
         self._waiting: deque[Item] = deque()
+        parts.to_sign = self._waiting
         self._work = trio.Event()
         self._deaths = 0
         self.pids: list[int] = []

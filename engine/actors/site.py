@@ -8,8 +8,8 @@ connections finish what they hold and settle by themselves, since they are no ch
 """
 
 import math
-from collections import deque
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import structlog
@@ -30,10 +30,13 @@ from engine.actors.messages import (
     Note,
     Offer,
     OrderLeases,
+    Recall,
     Settle,
     Want,
 )
 from engine.actors.parts import Parts
+from engine.actors.ready import ReadyQueue
+from engine.actors.resting import Resting
 from engine.model.category import Category
 from engine.model.egress import Source
 from engine.model.reply import FailureKind, Reply, TransportFailure, Verb
@@ -55,6 +58,7 @@ REST_GIVES_BACK_SECONDS = 3.0  # a rest this long empties the ready queue; a sho
 PER_CONNECTION_READY = 10  # ready envelopes that are worth one more connection
 SUSPEND_SECONDS_MAX = 600.0
 CRASH_PAUSE_SECONDS = 1.0
+_OURS = frozenset({FailureKind.SOURCE, FailureKind.LOCAL})
 _BROKEN = frozenset({FailureKind.CLOSED, FailureKind.TIMEOUT, FailureKind.PROTOCOL})
 
 log = structlog.get_logger("site")
@@ -116,9 +120,9 @@ class Site:
         self._spooler = peer("spooler")
         now = trio.current_time()
         self.memory = parts.path(self.key, route, source, domain, now)
+        self._resting = Resting(parts, self.memory)
         self.feedback = Feedback(parts, self.memory)
-        self.urgent: deque[int] = deque()  # transactional mail
-        self.ready: deque[int] = deque()
+        self.ready = ReadyQueue()
         self.connections: dict[str, _Connection] = {}
         self._seen = 0
         self._exhausted = False
@@ -137,13 +141,13 @@ class Site:
     def __repr__(self) -> str:
         ready = sum(item.ready for item in self.connections.values())
         now = trio.current_time()
-        until, why = self.memory.rest(now)
+        until, why = self._resting.until(now)
         state = f", rests {until - now:.1f} s: {why}" if until else ""
         throttled = self.memory.wait_seconds(now)
         rate = f", throttled {throttled:.1f} s" if throttled > 0 else ""
         return (
             f"<Site {self.route.site} via {self.source.name}: {ready}/{self.memory.governor.connections} "
-            f"connections, {len(self.urgent)} + {len(self.ready)} ready{rate}{state}>"
+            f"connections, {self.ready!r}{rate}{state}>"
         )
 
     @property
@@ -157,7 +161,7 @@ class Site:
     @property
     def _room(self) -> int:
         """Below 0: so much transactional mail is here beyond the places."""
-        return self.places - len(self.urgent) - len(self.ready)
+        return self.places - len(self.ready)
 
     @property
     def _disk_allows(self) -> bool:
@@ -187,8 +191,7 @@ class Site:
     def _take(self, message: object) -> None:
         match message:
             case Offer():
-                self.urgent.extend(message.ids[: message.urgent])
-                self.ready.extend(message.ids[message.urgent :])
+                self.ready.add(message.ids, message.urgent)
                 self._seen += len(message.ids)
                 self._room_told -= len(message.ids)
                 self._exhausted = message.exhausted
@@ -202,10 +205,13 @@ class Site:
                 if connection is not None:
                     connection.ready = True
                 self.memory.let_in()
+                self._parts.source_states.works(self.source.name)
             case ConnectionEnded():
                 self._connection_ended(message)
             case NewRoute():
                 self.route = message.route
+            case Recall():
+                self._give_back(elsewhere=False)
             case Bell():
                 pass
             case _:
@@ -220,6 +226,9 @@ class Site:
                 self.memory.suspend(now + CRASH_PAUSE_SECONDS, "its last connection crashed")
             return
         if message.trouble is None:
+            return
+        if isinstance(message.trouble, TransportFailure) and message.trouble.kind in _OURS:
+            self._our_trouble(message.trouble, now)
             return
         ready = sum(item.ready for item in self.connections.values())
         if message.reached and message.served:
@@ -241,6 +250,13 @@ class Site:
         self._refuse_ready(message.trouble)
         log.info("site suspended", site=self.key, seconds=round(rest, 1), why=why)
 
+    def _our_trouble(self, trouble: TransportFailure, now: float) -> None:
+        """Our address, proxy or machine could not: the receiver is not to blame, nor is the path."""
+        if trouble.kind is FailureKind.SOURCE:
+            self._parts.source_states.failed(self.source.name, trouble, now)
+        else:
+            self.memory.turned_away(now)
+
     def _broken_off(self, trouble: Reply | TransportFailure, ready: int) -> None:
         """A session that had served ended early. A cap of the session (421 between messages) is none."""
         if not isinstance(trouble, TransportFailure):
@@ -256,10 +272,9 @@ class Site:
             else TransportFailure(FailureKind.CLOSED, Verb.BANNER, str(trouble))
         )
         orders = []
-        urgent = len(self.urgent)
-        while waiting := len(self.urgent) + len(self.ready):
-            ids = [self._next_ready() for _ in range(min(waiting, LEASE_ENVELOPES_MAX))]
-            orders.append(LeaseFor(self.key, self._refusals, ids))
+        urgent = self.ready.urgent
+        while self.ready:
+            orders.append(LeaseFor(self.key, self._refusals, self.ready.take(LEASE_ENVELOPES_MAX)))
         if orders and not self._spooler.try_tell(OrderLeases(orders)):
             self._put_back(orders, urgent)
 
@@ -274,11 +289,11 @@ class Site:
         for name in [name for name in self.connections if name not in self._parts.connections]:
             del self.connections[name]  # its end was not told: our mailbox was full
         await self._heed_warm_up()
-        until, _ = self.memory.rest(now)
+        until, _ = self._resting.until(now)
         if until:
             self._busy_at = now  # who rested is not idle yet
             if until - now > REST_GIVES_BACK_SECONDS:
-                self._give_back(now)
+                self._retreat(now)
         else:
             self._sent_away = False
             if self._disk_allows:
@@ -295,11 +310,11 @@ class Site:
         if now < self._tick_at:
             return
         self._tick_at = now + TICK_SECONDS
-        busy = self._throttled or bool(self.ready or self.urgent)
+        busy = self._throttled or bool(self.ready)
         self.feedback.flush(now)
         self.memory.tick(now, busy=busy, open_connections=len(self.connections))
         self._throttled = False
-        if not self.ready and not self.urgent:
+        if not self.ready:
             self.memory.content()
         excess = len(self.connections) - self.memory.governor.connections
         if excess > 0 or self.memory.must_yield(now):
@@ -323,60 +338,55 @@ class Site:
             notes.clear()
             await self._spooler.tell(told)
 
-    def _give_back(self, now: float) -> None:
+    def _retreat(self, now: float) -> None:
         """The path rests for longer: its ids wait with the scheduler, and its connections return theirs."""
-        if self.memory.hushed(now):
+        if self._resting.hangs_up(now):
             for name in self.connections:
                 self._parts.connections.ask_child_to_stop(name)
-        ids = [*self.urgent, *self.ready]
-        warm_up = self.memory.provider.warmup
-        elsewhere = warm_up is not None and warm_up.overflow and warm_up.exhausted
+        self._give_back(elsewhere=self._resting.elsewhere(now))
+
+    def _give_back(self, *, elsewhere: bool) -> None:
+        """`elsewhere`: another source may take them, and what waits for us."""
+        ids = self.ready.all()
         if not ids and (self._sent_away or not elsewhere):
             return
         if self._scheduler.try_tell(GiveBack(self.key, ids, elsewhere)):
             self._sent_away = elsewhere
-            self.urgent.clear()
             self.ready.clear()
 
     def _order_leases(self, now: float) -> None:
-        waiting = len(self.urgent) + len(self.ready)
+        waiting = len(self.ready)
         wanting = [item for item in self.connections.values() if item.want and item.ready]
         if not wanting or not waiting:
             return
         share = max(1, math.ceil(waiting / max(len(wanting), len(self.connections))))
         orders: list[LeaseFor] = []
         served: list[_Connection] = []
-        urgent = len(self.urgent)
+        urgent = self.ready.urgent
         for item in wanting:
-            wanted = min(item.want, share, len(self.urgent) + len(self.ready), LEASE_ENVELOPES_MAX)
+            wanted = min(item.want, share, len(self.ready), LEASE_ENVELOPES_MAX)
             count = self.memory.take(now, wanted)
             self._throttled = self._throttled or count < wanted
             if not count:
                 break
-            ids = [self._next_ready() for _ in range(count)]
-            orders.append(LeaseFor(self.key, item.holder, ids))
+            orders.append(LeaseFor(self.key, item.holder, self.ready.take(count)))
             served.append(item)
         if not orders:
             return
         if self._spooler.try_tell(OrderLeases(orders)):
             for item in served:
                 item.want = 0
+            self._parts.timelines.ordered(chain.from_iterable(order.ids for order in orders))
         else:
             self.memory.give_back(sum(len(order.ids) for order in orders))
             self._put_back(orders, urgent)
 
     def _put_back(self, orders: list[LeaseFor], urgent: int) -> None:
         """The spooler had no room: everything as it was, when `urgent` ids were urgent."""
-        ids = [spool_id for order in orders for spool_id in order.ids]
-        taken = urgent - len(self.urgent)
-        self.urgent.extendleft(reversed(ids[:taken]))
-        self.ready.extendleft(reversed(ids[taken:]))
-
-    def _next_ready(self) -> int:
-        return self.urgent.popleft() if self.urgent else self.ready.popleft()
+        self.ready.put_back([spool_id for order in orders for spool_id in order.ids], urgent)
 
     def _open_connections(self, now: float) -> None:
-        waiting = len(self.urgent) + len(self.ready)
+        waiting = len(self.ready)
         if not waiting or any(item.ready and item.want for item in self.connections.values()):
             return  # nothing to do, or somebody waits for work already
         self._elders = {name for name in self._elders if name in self._parts.connections}
@@ -410,7 +420,7 @@ class Site:
 
     async def _tell_credit(self) -> None:
         self._credit_at = trio.current_time() + TICK_SECONDS
-        if self.memory.rest(trio.current_time())[0]:
+        if self._resting.until(trio.current_time())[0]:
             return
         if self._scheduler.try_tell(Credit(self.key, self._room, self._seen)):
             self._room_told = self._room
@@ -418,19 +428,18 @@ class Site:
     def _patience(self) -> float:
         """Until when nothing would happen if nobody wrote."""
         now = trio.current_time()
-        until, _ = self.memory.rest(now)
+        until, _ = self._resting.until(now)
         wait = max(until - now, self.memory.wait_seconds(now))
-        wanted = (self.ready or self.urgent) and any(item.want for item in self.connections.values())
+        wanted = self.ready and any(item.want for item in self.connections.values())
         return min(TICK_SECONDS, max(0.001, wait)) if wanted and self._disk_allows else TICK_SECONDS
 
     def _idle(self) -> bool:
         return (
             not self.ready
-            and not self.urgent
             and not self.connections
             and not self._refusals.held
             and trio.current_time() - self._busy_at > LINGER_SECONDS
-            and not self.memory.rest(trio.current_time())[0]
+            and not self._resting.until(trio.current_time())[0]
         )
 
     async def _finish(self) -> None:

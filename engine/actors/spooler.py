@@ -1,11 +1,13 @@
 """The writer of the durable queue: accepts chunks, grants leases, settles, tells what is due.
 
 Decides what goes into one commit (everything that came in one wake-up) and never waits for another
-actor: what the scheduler's mailbox has no room for is kept and told later. Touches: the spool.
+actor: what the scheduler's mailbox has no room for is kept and told later. Watches the room on the disk
+and the system's clock. Touches: the spool.
 
 On a crash nothing is lost: settles in hand are in `parts.unsettled` and are applied by the next
 incarnation with those still in the mailbox; only then are leases without a holder treated as
-orphans (ambiguous). A commit that fails is this actor's crash; its supervisor stops the tree when it
+orphans (ambiguous). On a full disk leases and settles wait in the committer, and so does everybody who
+needs them. A commit that fails otherwise is this actor's crash; its supervisor stops the tree when it
 repeats, since an engine without a disk must not send.
 """
 
@@ -31,18 +33,22 @@ from engine.actors.messages import (
     Settle,
 )
 from engine.actors.parts import Parts
+from engine.keyring import KeyringError
 from engine.model.disposition import DelayReason, Disposition, Outcome
+from engine.model.event import Adapted
 from engine.mta.policy.retry import retry_at
 from engine.mta.spool.api import Acceptance, Lease, Settled, SpoolError
 from engine.runtime.answer import Answer
 from engine.runtime.ref import Ref
 from engine.runtime.spec import Context, Start
 from engine.runtime.ticking import batch_within
-from engine.storage import Pending, StorageError
+from engine.storage import Pending, SpaceLevel, StorageError, StorageFull
 
 MESSAGES_PER_COMMIT = 512
 DUE_SECONDS = 0.25  # how late a retry may be
 DUE_LIMIT = 5_000  # due envelopes per look: as many as a chunk
+WAIT_SECONDS_MAX = 2 * 86_400.0  # a reply may name a day; what waits longer was put there by a wrong clock
+CLOCK_SECONDS = 1.0
 SPACE_SECONDS = 1.0
 READERS_SECONDS = 60.0
 
@@ -72,6 +78,8 @@ class Spooler:
         self._failure: BaseException | None = None
         self._next_due = 0.0
         self._next_space = 0.0
+        self._level = SpaceLevel.OPEN  # as it was last told
+        self._next_clock = 0.0
         self._next_readers = trio.current_time() + READERS_SECONDS
 
     async def live(self, task_status: trio.TaskStatus[None]) -> None:
@@ -110,6 +118,7 @@ class Spooler:
                 held=recovery.held,
                 quarantined=recovery.quarantined,
             )
+        self._requeue_late()
 
     # --- messages --------------------------------------------------------------------------------------
 
@@ -166,7 +175,12 @@ class Spooler:
             else:
                 self._trouble(pending.error, message.answer)
 
-        self._spool.put_content(message.content, self._parts.clock.now()).then(done)
+        try:
+            pending = self._spool.put_content(message.content, self._parts.clock.now())
+        except KeyringError as error:  # the file of row keys cannot be written
+            message.answer.fail(StorageFull(str(error)))
+            return
+        pending.then(done)
 
     def _note(self, message: Note) -> None:
         def done(pending: Pending[None]) -> None:
@@ -195,6 +209,7 @@ class Spooler:
                 self._parts.unsettled.pop(key, None)
             self._submitted.difference_update(keys)
             settled = pending.result()
+            self._parts.timelines.settled(batches)
             if settled.requeued:
                 self._tell(Queued(settled.requeued))
             if settled.due is not None:
@@ -211,6 +226,7 @@ class Spooler:
             rung: dict[str, Holder] = {}
             for order, leases in zip(orders, pending.result(), strict=True):
                 for lease in leases:
+                    self._parts.timelines.granted(lease.envelopes)
                     if not order.holder.grant(lease):
                         refused.append((lease.id, _returned(lease, DelayReason.ACTOR_RESTARTED)))
                 order.holder.answers += 1
@@ -230,32 +246,75 @@ class Spooler:
         while self._outbox and self._scheduler.try_tell(self._outbox[0]):
             self._outbox.popleft()
         monotonic = trio.current_time()
+        if monotonic >= self._next_clock:
+            self._next_clock = monotonic + CLOCK_SECONDS
+            self._check_clock()
         if self._parts.space is not None and monotonic >= self._next_space:
             self._next_space = monotonic + SPACE_SECONDS
-            before = self._parts.space.level
             level = self._parts.space.measure()
-            if level is not before:
+            if level is not self._level:
+                self._level = level
                 log.warning(
-                    "room on the disk changed", level=level.name, free_octets=self._parts.space.free_octets
+                    "room on the disk changed",
+                    room=level.name.lower(),
+                    free_octets=self._parts.space.free_octets,
                 )
         if self._parts.committer is not None and monotonic >= self._next_readers:
             self._next_readers = monotonic + READERS_SECONDS
             self._parts.committer.environment.check_readers()
         now = self._parts.clock.now()
-        if now >= self._next_due and not self._outbox:
+        if now >= self._next_due and not self._outbox and self._parts.stops.draining is None:
             entries = self._spool.take_due(now, DUE_LIMIT)
             if entries:
                 self._tell(Queued(tuple(entries)))
             coming = self._spool.next_due()
             self._next_due = now + DUE_SECONDS if len(entries) == DUE_LIMIT else (coming or now + 3600)
 
+    def _check_clock(self) -> None:
+        """Follow the system's clock when somebody has set it, and say so."""
+        step = self._parts.clock.check_step()
+        if step is None:
+            return
+        way = "forward" if step > 0 else "back"
+        log.warning("the system's clock was set", step_seconds=round(step, 3))
+        why = f"the system's clock was set {way} by {abs(step):.0f} s"
+        self._parts.note(Adapted("", "", "clock", None, round(step, 3), why))
+        if step > 0:
+            return  # a machine that slept comes back like this, too: what is due by this clock is due
+
+        def done(pending: Pending[int]) -> None:
+            if pending.error is not None:
+                self._trouble(pending.error, None)
+            self._next_due = 0.0
+
+        self._spool.rewind(self._parts.clock.now(), -step).then(done)
+
+    def _requeue_late(self) -> None:
+        """At a start: an earlier life's clock was ahead, or ours is behind. Nobody waits for that."""
+        now = self._parts.clock.now()
+        wait = max(WAIT_SECONDS_MAX, 2 * self._parts.config.engine.retry.max)
+        late = self._spool.late(now + wait, DUE_LIMIT)
+        if not late:
+            return
+        log.warning("retries lie too far ahead: the clock was wrong; they are due now", envelopes=len(late))
+
+        def done(pending: Pending[Settled]) -> None:
+            if pending.error is not None:
+                self._trouble(pending.error, None)
+                return
+            self._tell(Queued(pending.result().requeued))
+            if len(late) == DUE_LIMIT:
+                self._requeue_late()
+
+        self._spool.requeue(late).then(done)
+
     def _tell(self, message: object) -> None:
         if self._outbox or not self._scheduler.try_tell(message):
             self._outbox.append(message)
 
     def _trouble(self, error: BaseException, answer: Answer[Any] | None) -> None:
-        """A refusal goes to the one who asked; a store that fails is our crash."""
-        if isinstance(error, SpoolError) and answer is not None:
+        """A refusal, or want of room, goes to the one who asked; a store that fails is our crash."""
+        if isinstance(error, SpoolError | StorageFull) and answer is not None:
             answer.fail(error)
             return
         if answer is not None and isinstance(error, Exception):

@@ -9,7 +9,7 @@ from engine.actors.feedback import Feedback
 from engine.actors.parts import Parts
 from engine.actors.terms import Terms
 from engine.config.tables import AmbiguousPolicy
-from engine.model.disposition import DelayReason, Disposition, Outcome
+from engine.model.disposition import ASSUMED, DelayReason, Disposition, Outcome
 from engine.model.envelope import Envelope
 from engine.model.reply import FailureKind, TransportFailure
 from engine.mta.policy.classify import Verdict, reply_text
@@ -59,8 +59,11 @@ class Dispositions:
         outcome, due, rule, reason, category = Outcome.DELIVERED, 0.0, "", DelayReason.NONE, ""
         if result.kind is ResultKind.AMBIGUOUS:
             outcome, rule = Outcome.AMBIGUOUS, "ambiguous"
+            policy = self._parts.config.engine.ambiguous
             when = self.terms.retry_at(envelope)
-            if when is None or self._parts.config.engine.ambiguous is AmbiguousPolicy.HOLD:
+            if policy is AmbiguousPolicy.ASSUME_DELIVERED:
+                outcome, rule = Outcome.DELIVERED, ASSUMED
+            elif when is None or policy is AmbiguousPolicy.HOLD:
                 reason = DelayReason.AMBIGUOUS_HELD
             else:
                 reason, due = DelayReason.AMBIGUOUS_RETRY, when
@@ -106,8 +109,11 @@ class Dispositions:
         return judge.failure(result.failure or TransportFailure(FailureKind.CLOSED, result.verb))
 
 
+_OURS = frozenset({FailureKind.STOPPED, FailureKind.SOURCE, FailureKind.LOCAL})
+
+
 def _our_doing(result: Result) -> bool:
     """Unsent because we stopped, or because the connection was at its end anyway: nobody refused it."""
     if result.failure is not None:
-        return result.failure.kind is FailureKind.STOPPED
+        return result.failure.kind in _OURS
     return result.reply is None

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import msgspec
 import structlog
 
-from engine.bus.api import Bus
+from engine.bus.api import Bus, BusFull
 from engine.config.shaping import WarmUpPlan
 from engine.mta.policy.warmup import WarmUp, WarmUpState
 
@@ -105,7 +105,11 @@ class WarmUpAccount:
             return
         reserved = min(state.used + room, state.used + block)
         written = WarmUpState(state.day_index, state.day, reserved)
-        await self._bus.put(TABLE, self._key, msgspec.json.encode(written))
+        try:
+            await self._bus.put(TABLE, self._key, msgspec.json.encode(written))
+        except BusFull as error:  # what is not written may not be used: it would be used twice
+            log.warning("no room for a warm-up count: its mail waits", path=self._key, why=str(error))
+            return
         if self._warmup.state.day == written.day:
             self._reserved = reserved
 

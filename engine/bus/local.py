@@ -90,6 +90,7 @@ class LocalBus:
         return f"<LocalBus {self.member}: {self._store.committer!r}, {self._store.members!r}>"
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        self._store.own.environment.check_files()  # a run that failed for their absence begins again here
         async with trio.open_nursery() as nursery:
             await nursery.start(self._store.run)
             nursery.start_soon(self._tables.run_creations)

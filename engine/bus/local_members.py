@@ -10,6 +10,7 @@ its process is gone and nobody waits for what it published.
 On trouble: a member whose store cannot be opened raises StorageError where it is read.
 """
 
+import errno
 import fcntl
 import os
 import secrets
@@ -139,6 +140,8 @@ class Member:
         self.identity = identity_of(self.path)
 
 
+NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE})
+
 _held: dict[Path, Member] = {}
 
 
@@ -179,8 +182,20 @@ class Members:
         return [self.own, *self._others.values()]
 
     def refresh(self) -> bool:
-        """List the folder; whether somebody came, went or began anew."""
-        found = {name: identity for name, identity in list_members(self.root) if name != self.own.name}
+        """List the folder; whether somebody came, went or began anew.
+
+        Without a free descriptor nothing is seen for now. Raises StorageError when our own files are gone.
+        """
+        self.own.environment.check_files()
+        try:
+            listed = list_members(self.root)
+        except OSError as error:
+            if error.errno in NO_DESCRIPTOR:
+                return False
+            raise StorageError(
+                f"{self.root}: the folder of the bus cannot be read: {error.strerror}"
+            ) from error
+        found = {name: identity for name, identity in listed if name != self.own.name}
         changed = False
         for name in self._others.keys() - found.keys():
             release(self._others.pop(name))

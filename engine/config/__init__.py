@@ -5,7 +5,9 @@
 here; the division below is ours.
 """
 
+from engine.config.egress import RelayRule, RouteRule, SourceRule
 from engine.config.load import ConfigError, load_config, load_shaping, parse_rule
+from engine.config.metrics import MetricsTable
 from engine.config.render import find_origins, render_commented_default, render_toml
 from engine.config.shaping import (
     SITE_DEFAULTS,
@@ -31,8 +33,8 @@ from engine.config.tables import (
     ResolverTable,
     RetryTable,
     SiteRule,
-    SourceRule,
 )
+from engine.config.tls import TlsTable, TrustAd
 from engine.config.units import CountRange, Duration, HostPort, Rate, RateRange, Size, UnitError
 
 __all__ = [
@@ -49,12 +51,15 @@ __all__ = [
     "HostPort",
     "KeysTable",
     "LimitsTable",
+    "MetricsTable",
     "NodeTable",
     "ProviderRule",
     "Rate",
     "RateRange",
+    "RelayRule",
     "ResolverTable",
     "RetryTable",
+    "RouteRule",
     "ShapingFile",
     "ShapingPath",
     "ShapingRule",
@@ -63,6 +68,8 @@ __all__ = [
     "Size",
     "SourceRule",
     "TlsPolicy",
+    "TlsTable",
+    "TrustAd",
     "UnitError",
     "WarmUpPlan",
     "builtin_shaping",

@@ -76,6 +76,9 @@ def load_config(path: Path | None, environ: Mapping[str, str], *, others: Collec
     if config.engine.replies:
         replies = str(_resolve_path(base, config.engine.replies))
         config = replace(config, engine=replace(config.engine, replies=replies))
+    if config.tls.ca_file:
+        ca_file = str(_resolve_path(base, config.tls.ca_file))
+        config = replace(config, tls=replace(config.tls, ca_file=ca_file))
     if path is None:
         return config
     return replace(
@@ -183,7 +186,8 @@ def _explain(
     match = _LOCATED.match(str(error))
     assert match is not None
     problem = match["problem"]
-    location = tuple(part for part in re.split(r"[.]", match["path"] or "") if part)
+    path_told = (match["path"] or "").replace("[...]", "")  # a key of the reader's own, which is not told
+    location = tuple(part for part in path_told.split(".") if part)
     key, hint = "", ""
     if unknown := _UNKNOWN.match(problem):
         key = unknown[1]
@@ -218,7 +222,7 @@ def _suggest(root: type[Struct], key: str, location: tuple[str, ...]) -> str:
     known = sorted(_keys_at(root, location))
     homes = [table for table, keys in _tables_in(root) if key in keys]
     if homes:
-        return f"it belongs in [{homes[0]}]"
+        return "it belongs in " + " or ".join(f"[{home}]" for home in homes[:3])
     if close := difflib.get_close_matches(key, known, n=1):
         return f'did you mean "{close[0]}"?'
     return "known here: " + ", ".join(known)

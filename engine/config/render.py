@@ -64,6 +64,12 @@ def _render_table(
     for key, value in inner.items():
         if isinstance(value, Struct):
             yield from _render_table(f"{name}.{key}", value, origins, wanted)
+        elif isinstance(value, dict):
+            if wanted(f"{name}.{key}"):
+                yield from ("", f"[{name}.{key}]")
+                yield from (
+                    f"{_render_value(inside)} = {_render_value(each)}" for inside, each in value.items()
+                )
         elif wanted(f"{name}.{key}"):
             for element in value:
                 yield from ("", f"[[{name}.{key}]]")
@@ -76,7 +82,7 @@ def _render_table(
 def _holds_tables(value: object) -> bool:
     if isinstance(value, tuple):
         return bool(value) and isinstance(value[0], Struct)
-    return isinstance(value, Struct)
+    return isinstance(value, Struct | dict)
 
 
 def _render_value(value: object) -> str:
@@ -94,7 +100,10 @@ def _render_value(value: object) -> str:
         case str():
             # TOML basic strings escape as JSON does, but for DEL, which TOML wants escaped, too.
             return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-        case tuple():
+        case dict():
+            pairs = (f"{_render_value(key)} = {_render_value(each)}" for key, each in value.items())
+            return "{ " + ", ".join(pairs) + " }"
+        case tuple() | list():
             return "[" + ", ".join(_render_value(element) for element in value) + "]"
     raise AssertionError(f"no TOML form for {type(value).__name__}")
 

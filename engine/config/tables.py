@@ -7,7 +7,6 @@ receivers are in `shaping`.
 Secrets are files: no table has a place for the secret itself.
 """
 
-import ipaddress
 import os
 import re
 from enum import Enum
@@ -15,6 +14,8 @@ from enum import Enum
 from msgspec import field
 
 from engine.config.base import Table, check, check_name, check_unique
+from engine.config.egress import PoolMembers, RelayRule, RouteRule, SourceRule, check_egress
+from engine.config.metrics import MetricsTable
 from engine.config.shaping import (
     CONNECTIONS_MAX_LIMIT,
     ProviderRule,
@@ -23,8 +24,8 @@ from engine.config.shaping import (
     ShareRule,
     WarmUpPlan,
 )
+from engine.config.tls import TlsTable, TrustAd
 from engine.config.units import OCTETS, Duration, HostPort, Size
-from engine.model.address import AddressError, normalise_domain
 from engine.model.content import DkimAlgorithm
 
 ACTIVE_SET_LIMIT = 1_000_000  # envelopes held in memory; at about 1 KB each this is a gigabyte
@@ -49,6 +50,7 @@ class AmbiguousPolicy(Enum):
 
     RETRY = "retry"  # again, with the same Message-ID, so that receivers can drop the double
     HOLD = "hold"  # wait for an operator
+    ASSUME_DELIVERED = "assume"  # over: no double, and what had not been sent is never sent
 
 
 class RetryTable(Table, frozen=True):
@@ -70,32 +72,12 @@ class RetryTable(Table, frozen=True):
             check(key, getattr(self, key) > self.first, f"is not longer than first ({self.first})")
 
 
-class SourceRule(Table, frozen=True):
-    """An egress source: the local address to bind and the name said in EHLO."""
-
-    name: str
-    address: str = ""  # empty = the system's choice
-    ehlo_name: str = ""  # empty = the host's name
-
-    def __post_init__(self) -> None:
-        check_name("name", self.name)
-        if self.address:
-            try:
-                ipaddress.ip_address(self.address)
-            except ValueError:
-                raise ValueError("address: is no IPv4 or IPv6 address") from None
-        if self.ehlo_name:
-            try:
-                normalise_domain(self.ehlo_name)
-            except AddressError as error:
-                raise ValueError(f"ehlo_name: {error}") from None
-
-
 class EngineTable(Table, frozen=True):
     """The broadcaster."""
 
     smtp_port: int = 25
     connections_max: int = 2_000
+    connections_per_address: int = 200  # over all sites and sources; a relay of our own has no such limit
     active_set_max: int = 20_000  # envelopes in memory, all queues together
     group_commit: Duration = Duration(0.008)  # how long a settle may wait for company
     signers: int = field(default_factory=lambda: max(1, os.cpu_count() or 1))
@@ -104,6 +86,9 @@ class EngineTable(Table, frozen=True):
     prepared_bytes_max: Size = Size(64 * OCTETS["MB"])
     retry: RetryTable = field(default_factory=RetryTable)
     source: tuple[SourceRule, ...] = ()
+    pools: dict[str, PoolMembers] = field(default_factory=dict)
+    relay: tuple[RelayRule, ...] = ()
+    route: tuple[RouteRule, ...] = ()
     replies: str = ""  # relative to the file; empty = the built-in rules alone
     shaping: ShapingPath = field(default_factory=ShapingPath)  # relative to the file; empty = none
     provider: tuple[ProviderRule, ...] = ()
@@ -115,6 +100,7 @@ class EngineTable(Table, frozen=True):
         check("smtp_port", 1 <= self.smtp_port <= 65_535, "must be from 1 to 65535")
         for key, limit in (
             ("connections_max", CONNECTIONS_MAX_LIMIT),
+            ("connections_per_address", CONNECTIONS_MAX_LIMIT),
             ("active_set_max", ACTIVE_SET_LIMIT),
             ("signers", SIGNERS_LIMIT),
             ("lookups_max", 10_000),
@@ -122,7 +108,7 @@ class EngineTable(Table, frozen=True):
             check(key, 1 <= getattr(self, key) <= limit, f"must be from 1 to {limit}")
         check("group_commit", 0 <= self.group_commit <= 1, "must be from 0 s to 1 s")
         check("prepared_bytes_max", self.prepared_bytes_max >= OCTETS["MB"], "must be at least 1 MB")
-        check_unique("source", (source.name for source in self.source))
+        check_egress(self.source, self.pools, self.relay, self.route)
         check_unique("provider", (provider.name for provider in self.provider))
         check_unique("share", (share.of for share in self.share))
         check_unique("warmup", (f"{plan.source} {plan.provider}".strip() for plan in self.warmup))
@@ -138,6 +124,7 @@ class ResolverTable(Table, frozen=True):
     allow_private: bool = False  # deliver to loopback and private addresses
     timeout: Duration = Duration(5)  # for one question to one server
     attempts: int = 3
+    trust_ad: TrustAd = TrustAd.LOOPBACK  # whose word counts that DNSSEC proves an answer
 
     def __post_init__(self) -> None:
         check("servers", bool(self.servers), "name at least one server")
@@ -205,9 +192,11 @@ class Config(Table, frozen=True):
     node: NodeTable = field(default_factory=NodeTable)
     engine: EngineTable = field(default_factory=EngineTable)
     resolver: ResolverTable = field(default_factory=ResolverTable)
+    tls: TlsTable = field(default_factory=TlsTable)
     keys: KeysTable = field(default_factory=KeysTable)
     limits: LimitsTable = field(default_factory=LimitsTable)
     bus: BusTable = field(default_factory=BusTable)
+    metrics: MetricsTable = field(default_factory=MetricsTable)
 
     def __post_init__(self) -> None:
         # A map that cannot hold even what the watermarks guard would be full before they speak.

@@ -72,3 +72,4 @@ class Content(Struct, frozen=True, kw_only=True):
     cfbl_domain: str = ""  # RFC 9477; empty = no CFBL headers
     headers: tuple[tuple[str, str], ...] = ()  # static extra headers
     dkim: tuple[DkimIdentity, ...] = ()
+    require_tls: bool = False  # RFC 8689: only over TLS to servers that prove who they are, on the whole way

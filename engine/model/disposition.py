@@ -51,7 +51,10 @@ class DelayReason(Enum):
     RATE_LIMITED = "the receiver's rate limit"
     REPUTATION = "the receiver blocks this route for now"
     NOT_BELIEVED = "the receiver refuses so much that its word on addresses is not taken"
+    SUSPENDED = "suspended by an operator"
     SITE_SUSPENDED = "the site is suspended"
+    SOURCE_GONE = "its source's address or proxy cannot be used"
+    OUT_OF_ROOM = "this machine has no port or descriptor left for now"
     SITE_LIMIT = "the site's connections are all in use"
     RATE_LIMIT = "the site's rate is used up"
     RESOLVING = "waits for DNS"
@@ -64,6 +67,9 @@ class DelayReason(Enum):
     AMBIGUOUS_HELD = "ambiguous, held"
     QUARANTINED = "parked after killing its actor twice"
     DISK = "the disk is nearly full"
+
+
+ASSUMED = "assumed"  # the rule of what an operator, or the policy, took for delivered or failed
 
 
 class Disposition(Struct, frozen=True, array_like=True, gc=False):
@@ -84,3 +90,9 @@ class Disposition(Struct, frozen=True, array_like=True, gc=False):
     seconds: float = 0.0  # from hand-over to reply
     crashed: bool = False  # the actor that held it died while working on it
     category: str = ""  # of a reply that was not 2xx, in the words of `model.category`
+
+
+def assumed(spool_id: int, attempt: int, why: str, *, delivered: bool = True) -> Disposition:
+    """The end of an ambiguous envelope that somebody decided to take for delivered, or for failed."""
+    outcome = Outcome.DELIVERED if delivered else Outcome.BOUNCED
+    return Disposition(spool_id, attempt, outcome, Verb.CONTENT, why, rule=ASSUMED)

@@ -9,6 +9,8 @@ from enum import Enum
 
 from msgspec import Struct
 
+from engine.model.tls_result import TlsResult
+
 
 class Verb(Enum):
     """The step of the conversation that a reply or a failure belongs to."""
@@ -74,7 +76,8 @@ class FailureKind(Enum):
     CONNECT_REFUSED = "connect_refused"
     CONNECT_TIMEOUT = "connect_timeout"
     UNREACHABLE = "unreachable"
-    SOURCE = "source"  # our own source address cannot be used
+    SOURCE = "source"  # our own source address or its proxy cannot be used
+    LOCAL = "local"  # this machine is out of ports, descriptors or buffers for a moment
     TLS = "tls"
     TIMEOUT = "timeout"  # the peer was silent longer than the verb allows
     CLOSED = "closed"  # the peer closed or reset the connection
@@ -83,11 +86,15 @@ class FailureKind(Enum):
 
 
 class TransportFailure(Struct, frozen=True, array_like=True):
-    """The wire failed at `verb`; `detail` is a short text for the operator, never for the peer."""
+    """The wire failed at `verb`; `detail` is a short text for the operator, never for the peer.
+
+    `tls` is the word of a report (RFC 8460) where TLS itself was the trouble.
+    """
 
     kind: FailureKind
     verb: Verb
     detail: str = ""
+    tls: TlsResult | None = None
 
     def __str__(self) -> str:
         return f"{self.kind.value} at {self.verb.value}" + (f": {self.detail}" if self.detail else "")

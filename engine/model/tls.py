@@ -28,7 +28,10 @@ class HostTls(Enum):
 
 
 class TlsaRecord(Struct, frozen=True, array_like=True):
-    """One usable TLSA record (RFC 6698 2.1): usage 2 or 3, selector 0 or 1, matching type 0 to 2."""
+    """One TLSA record (RFC 6698 2.1) as its zone has it.
+
+    Those of a `HostDemand` are usable: usage 2 or 3, selector 0 or 1, matching type 0 to 2.
+    """
 
     usage: int
     selector: int

@@ -1,1 +1,1 @@
-"""What operators see of a running engine: logs, later metrics."""
+"""What operators see of a running engine: logs, metrics, and the page that they are read from."""

@@ -13,8 +13,10 @@ environment has one writing process, by `writer.lock`.
 
 On trouble: an operation that raises gets its exception, the others of its group are applied again
 without it in a fresh transaction. A commit that fails (disk full, I/O error) fails all of its group,
-nothing of which was kept. An operation may therefore run twice and must not change memory: effects
-in memory belong into `Pending.then`, which runs once the commit is durable.
+nothing of which was kept. *Patient* operations do not fail for want of room: they wait, in their order,
+and are tried again each second; only a close ends that, after some tries. An operation may therefore run
+twice and must not change memory: effects in memory belong into `Pending.then`, which runs once the commit
+is durable.
 """
 
 import math
@@ -25,13 +27,20 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
+import structlog
 import trio
 
+from engine.observe.metrics import Histogram
 from engine.storage.environment import Environment, StorageError, StorageFull, Transaction, renamed_errors
 
 GROUP_SECONDS = 0.010  # one commit costs 0.3 ms of CPU: 3 % at this pace, and a lease waits <= 2 groups
 SWITCH_SECONDS = 0.0005  # the thread must get the GIL back quickly after its fsync
 COMMIT_FAILURES_MAX = 3  # then the store is given up: see `failed`
+FULL_SECONDS = 1.0  # between two tries of what waits for room
+COMMIT_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)  # seconds
+FULL_TRIES_CLOSING = 10  # then what waits fails; a polite stop has 30 s
+
+log = structlog.get_logger("storage")
 
 T = TypeVar("T")
 Operation = Callable[[Transaction], T]
@@ -111,17 +120,24 @@ class Committer:
         *,
         group_seconds: float = GROUP_SECONDS,
         extra_sync_seconds: float = 0.0,
+        patient: bool = False,
     ) -> None:
-        """`extra_sync_seconds` sleeps in each commit: for benches that show what a slow disk costs."""
+        """`patient` is what operations are by default.
+
+        `extra_sync_seconds` sleeps in each commit: for benches that show what a slow disk costs.
+        """
         self.environment = environment
         self.group_seconds = group_seconds
+        self.full = False  # patient operations wait for room
+        self._patient = patient
         self.commits = 0
         self.operations = 0
         self.commit_seconds = 0.0  # moving mean
         self.commit_seconds_max = 0.0
+        self.commit_times = Histogram(COMMIT_BOUNDS)
         self.failed: StorageError | None = None
         self._extra_sync_seconds = extra_sync_seconds
-        self._waiting: list[tuple[Operation[Any], Pending[Any]]] = []
+        self._waiting: list[_Item] = []
         self._wake = trio.Event()
         self._returned = trio.Event()
         self._closing = False
@@ -133,16 +149,17 @@ class Committer:
     def __repr__(self) -> str:
         return (
             f"<Committer {self.environment.kind}: {self.commits} commits, {self.operations} operations, "
-            f"{self.commit_seconds * 1e3:.1f} ms each, {len(self._waiting)} waiting>"
+            f"{self.commit_seconds * 1e3:.1f} ms each, {len(self._waiting)} waiting"
+            f"{' for room' if self.full else ''}>"
         )
 
-    def submit(self, operation: Operation[T]) -> Pending[T]:
+    def submit(self, operation: Operation[T], *, patient: bool | None = None) -> Pending[T]:
         """Queue `operation` for the next commit. Never blocks; the caller bounds what it submits."""
         pending: Pending[T] = Pending()
         if self.failed is not None:
             pending.fail(self.failed)
             return pending
-        self._waiting.append((operation, pending))
+        self._waiting.append(_Item(operation, pending, self._patient if patient is None else patient))
         if not self._wake.is_set():
             self._wake.set()
         return pending
@@ -180,6 +197,7 @@ class Committer:
                 transaction = self._take_back().transaction
             task_status.started()
             started = -math.inf
+            tries = FULL_TRIES_CLOSING
             while True:
                 if not self._waiting:
                     if self._closing:
@@ -188,15 +206,18 @@ class Committer:
                     await self._wake.wait()
                     continue
                 pause = started + self.group_seconds - trio.current_time()
-                if pause > 0 and not self._closing:
+                if self.full:
+                    await trio.sleep(FULL_SECONDS)
+                    tries -= self._closing
+                elif pause > 0 and not self._closing:
                     await trio.sleep(pause)
                 started = trio.current_time()
                 with trio.CancelScope(shield=True):
-                    transaction = await self._commit_group(transaction)
+                    transaction = await self._commit_group(transaction, patient=tries > 0)
         finally:
             with trio.CancelScope(shield=True):
                 if self._waiting and transaction is not None and self.failed is None:
-                    transaction = await self._commit_group(transaction)
+                    transaction = await self._commit_group(transaction, patient=False)
             if transaction is not None:
                 # Begun by the thread, so the thread must end it too (the writer mutex is its own).
                 self._to_thread.put(None)
@@ -204,20 +225,22 @@ class Committer:
             if self.failed is None:
                 self._cut_short = not self._closing
                 self.failed = StorageError(f"{self.environment.path}: the store is closed")
-            for _, pending in self._drain():
-                pending.fail(self.failed)
+            for item in self._drain():
+                item.pending.fail(self.failed)
 
-    async def _commit_group(self, transaction: Transaction | None) -> Transaction | None:
+    async def _commit_group(self, transaction: Transaction | None, *, patient: bool) -> Transaction | None:
+        """Commit what waits. Without `patient` nothing is kept for later."""
         group = self._drain()
         if transaction is None:
-            for _, pending in group:
-                pending.fail(self.failed or StorageError(f"{self.environment.path}: the store is closed"))
+            self._fail(group)
             return None
-        applied, applied_in = self._apply(group, transaction)
+        applied, held, applied_in = self._apply(group, transaction, patient)
         if applied_in is None:
-            for _, pending in group:
-                pending.fail(self.failed or StorageError(f"{self.environment.path}: the store is closed"))
+            self._fail([*group, *held])
             return None
+        if held and not applied:
+            self._hold(held)
+            return applied_in
         self._returned = trio.Event()
         self._to_thread.put(applied_in)
         await self._returned.wait()
@@ -226,39 +249,69 @@ class Committer:
         self._count(len(applied), answer.seconds)
         if error is None:
             self._failures = 0
-            for pending, value in applied:
-                pending.resolve(value)
+            self._hold(held)
+            for item, value in applied:
+                item.pending.resolve(value)
             return answer.transaction
-        if not isinstance(error, StorageFull):  # a full disk may get room again; nothing was kept
+        if isinstance(error, StorageFull):  # nothing was kept, and there may be room again
+            waits = [item for item, _ in applied if item.patient and patient]
+            failed = [item for item, _ in applied if not (item.patient and patient)]
+            self._hold([*waits, *held])
+        else:
             self._failures += 1
+            failed = [*(item for item, _ in applied), *held]
         if self.failed is None and self._failures >= COMMIT_FAILURES_MAX:
             self.failed = StorageError(f"{self.environment.path}: commits fail, the store gives up: {error}")
-        for pending, _ in applied:
-            pending.fail(error)
+        for item in failed:
+            item.pending.fail(error)
         return answer.transaction
 
+    def _hold(self, items: "list[_Item]") -> None:
+        """Keep what waits for room at the front, and tell of a change."""
+        self._waiting[:0] = items
+        full = bool(items)
+        if full and not self.full:
+            log.warning("no room for a commit: what is to be written waits", store=str(self.environment.path))
+        elif self.full and not full:
+            log.warning("there is room again", store=str(self.environment.path))
+        self.full = full
+
+    def _fail(self, items: "list[_Item]") -> None:
+        for item in items:
+            item.pending.fail(self.failed or StorageError(f"{self.environment.path}: the store is closed"))
+
     def _apply(
-        self, group: list[tuple[Operation[Any], Pending[Any]]], transaction: Transaction
-    ) -> tuple[list[tuple[Pending[Any], Any]], Transaction | None]:
+        self, group: "list[_Item]", transaction: Transaction, patient: bool
+    ) -> "tuple[list[tuple[_Item, Any]], list[_Item], Transaction | None]":
         """Run a group's operations; one that raises is left out and the rest starts again.
 
-        Returns what was applied and the transaction to commit, None when no new one can be begun.
+        Returns what was applied, what waits for room (a patient operation that found none, and all behind
+        it), and the transaction to commit, None when no new one can be begun.
         """
+        held: list[_Item] = []
         while True:
-            applied: list[tuple[Pending[Any], Any]] = []
-            for index, (operation, pending) in enumerate(group):
+            applied: list[tuple[_Item, Any]] = []
+            for index, item in enumerate(group):
                 try:
                     with renamed_errors(self.environment.path):
-                        applied.append((pending, operation(transaction)))
+                        applied.append((item, item.operation(transaction)))
+                except StorageFull as error:
+                    if item.patient and patient:
+                        held[:0] = group[index:]
+                        del group[index:]
+                    else:
+                        del group[index]
+                        item.pending.fail(error)
+                    break
                 except Exception as error:
                     del group[index]
-                    pending.fail(error)
+                    item.pending.fail(error)
                     break
             else:
-                return applied, transaction
+                return applied, held, transaction
             transaction = self._begin_again(transaction)
             if transaction is None:
-                return [], None
+                return [], held, None
 
     def _ring(self) -> None:
         self._returned.set()
@@ -276,7 +329,7 @@ class Committer:
             )
         return answer
 
-    def _drain(self) -> list[tuple[Operation[Any], Pending[Any]]]:
+    def _drain(self) -> "list[_Item]":
         group, self._waiting = self._waiting, []
         return group
 
@@ -285,6 +338,7 @@ class Committer:
         self.operations += operations
         self.commit_seconds += (seconds - self.commit_seconds) * 0.1
         self.commit_seconds_max = max(self.commit_seconds_max, seconds)
+        self.commit_times.add(seconds)
 
     def _serve(self, ring: Callable[[], None]) -> None:
         """The thread: begins, commits, aborts; never puts."""
@@ -326,6 +380,14 @@ class Committer:
             begin_error = failure
         self._from_thread.put(_Answer(transaction, error, begin_error, seconds))
         return transaction
+
+
+class _Item(NamedTuple):
+    """An operation, who hears of it, and whether it waits for room."""
+
+    operation: Operation[Any]
+    pending: Pending[Any]
+    patient: bool
 
 
 class _Answer(NamedTuple):

@@ -38,7 +38,10 @@ from tests.fakes.engine_house import (
 )
 
 MESSAGES = 5_000
-STATIC = ("commands", "intake", "scheduler", "resolver", "journal", "spooler", "signers", "committing")
+STATIC = (
+    *("commands", "intake", "scheduler", "resolver", "suppressor"),
+    *("journal", "spooler", "signers", "committing"),
+)
 DYNAMIC = ("connections", "sites", "domains")
 
 WORLD = WorldSpec(

@@ -221,7 +221,9 @@ class SpoolContract:
             await house.crash()
         assert len(seen) == 3
 
-    @pytest.mark.parametrize("outcome", [*FINAL, Outcome.QUARANTINED, Outcome.AMBIGUOUS])
+    @pytest.mark.parametrize(
+        "outcome", [*sorted(FINAL, key=lambda outcome: outcome.value), Outcome.QUARANTINED, Outcome.AMBIGUOUS]
+    )
     async def test_what_is_gone_held_or_quarantined_is_not_leased(
         self, house: SpoolHouse, outcome: Outcome
     ) -> None:

@@ -240,6 +240,43 @@ class SpoolMachine(RuleBasedStateMachine):
         if idle:
             self._step(item)
 
+    # --- what an operator does -------------------------------------------------------------------------
+
+    @precondition(lambda self: self.world.truths)
+    @rule(data=st.data())
+    def requeue(self, data: st.DataObject) -> None:
+        keys = data.draw(st.lists(st.sampled_from([*self.world.truths, 10**9]), unique=True, max_size=4))
+
+        async def act(house: SpoolHouse) -> Any:
+            return await house.spool.requeue(keys)
+
+        settled = self.call(act)
+        waits = ("deferred", *PARKED)
+        idle = [key for key in keys if key in self.world.truths and not self.world.truths[key].lease]
+        moved = [key for key in idle if self.world.truths[key].state in waits]
+        assert [entry.spool_id for entry in settled.requeued] == moved
+        assert settled.applied == len(moved)
+        for key in moved:
+            truth = self.world.truths[key]
+            if truth.state == "quarantined":
+                truth.attempt, truth.crashes, truth.suspect = truth.attempt + 1, 0, True
+            truth.state, truth.due, truth.given = "queued", 0.0, False
+
+    @precondition(lambda self: self.world.truths)
+    @rule(data=st.data(), outcome=st.sampled_from([Outcome.DELIVERED, Outcome.BOUNCED]))
+    def conclude(self, data: st.DataObject, outcome: Outcome) -> None:
+        key = data.draw(st.sampled_from(list(self.world.truths)))
+        truth = self.world.truths[key]
+        attempt = truth.attempt + data.draw(st.sampled_from([0, 0, 0, 1]))
+
+        async def act(house: SpoolHouse) -> Any:
+            return await house.spool.conclude([Disposition(key, attempt, outcome)], self.now)
+
+        ends = truth.state in PARKED and attempt == truth.attempt
+        assert self.call(act).applied == ends
+        if ends:
+            self._step(Disposition(key, attempt, outcome))
+
     # --- time and crashes ------------------------------------------------------------------------------
 
     @rule(seconds=st.integers(0, 15), limit=st.sampled_from([1, 2, 100]))
@@ -276,6 +313,10 @@ class SpoolMachine(RuleBasedStateMachine):
         for key in before:
             truth = self.world.truths[key]
             truth.suspect = True
+            if policy is AmbiguousPolicy.ASSUME_DELIVERED:
+                truth.was_ambiguous = True
+                self._step(Disposition(key, truth.attempt, Outcome.DELIVERED))
+                continue
             item = Disposition(
                 key,
                 truth.attempt,

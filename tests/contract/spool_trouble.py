@@ -5,6 +5,7 @@ The second half of the contract; see `tests.contract.spool`.
 
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from engine.config import AmbiguousPolicy
@@ -28,7 +29,7 @@ from tests.fakes.spool_house import SpoolHouse
 class SpoolTroubleContract:
     # --- crashes ---------------------------------------------------------------------------------------
 
-    @pytest.mark.parametrize("policy", list(AmbiguousPolicy))
+    @pytest.mark.parametrize("policy", [AmbiguousPolicy.RETRY, AmbiguousPolicy.HOLD])
     async def test_an_open_lease_is_ambiguous_after_a_crash(
         self, house: SpoolHouse, policy: AmbiguousPolicy
     ) -> None:
@@ -164,3 +165,45 @@ class SpoolTroubleContract:
 
     async def test_an_unknown_campaign_counts_nothing(self, house: SpoolHouse) -> None:
         assert house.spool.counts(99) == StateCounts()
+
+    # --- clocks ----------------------------------------------------------------------------------------
+
+    async def test_when_the_clock_was_set_back_due_times_move_with_it(self, house: SpoolHouse) -> None:
+        ids = await accepted(house.spool, 4)
+        lease = await leased(house.spool, ids[:2])
+        first, last = (a_disposition(item, Outcome.DEFERRED) for item in lease.envelopes)
+        last = msgspec.structs.replace(last, due=RETRY_AT + 9_000)
+        await house.spool.settle([(lease.id, [first, last])], NOW)
+        assert [entry.spool_id for entry in house.spool.take_due(RETRY_AT, 9)] == [ids[0]]
+        assert await house.spool.rewind(RETRY_AT - 3_600, 3_600) == 1
+        lease = await leased(house.spool, [ids[2]])
+        new = a_disposition(lease.envelopes[0], Outcome.DEFERRED, due=RETRY_AT - 3_000)
+        await house.spool.settle([(lease.id, [new])], RETRY_AT - 3_600)
+        assert house.spool.next_due() == RETRY_AT - 3_000
+        assert [entry.spool_id for entry in house.spool.take_due(RETRY_AT - 2_999, 9)] == [ids[2]]
+        assert [entry.spool_id for entry in house.spool.take_due(RETRY_AT + 5_400, 9)] == [ids[0], ids[1]]
+        assert {item.spool_id: item.due for item in house.spool.listing(0, 9)}[ids[1]] == RETRY_AT + 5_400
+
+    async def test_a_due_time_that_was_being_written_moves_as_well(self, house: SpoolHouse) -> None:
+        ids = await accepted(house.spool, 2)
+        lease = await leased(house.spool, ids)
+        early, late = (a_disposition(item, Outcome.DEFERRED) for item in lease.envelopes)
+        house.spool.settle([(lease.id, [early])], NOW)
+        moving = house.spool.rewind(NOW - 3_600, 3_600)
+        house.spool.settle([(lease.id, [late])], NOW - 3_600)
+        assert await moving == 1
+        assert house.spool.next_due() == RETRY_AT - 3_600
+        assert [entry.spool_id for entry in house.spool.take_due(RETRY_AT, 9)] == ids
+
+    async def test_what_a_wrong_clock_put_far_ahead_is_found(self, house: SpoolHouse) -> None:
+        ids = await accepted(house.spool, 3)
+        lease = await leased(house.spool, ids)
+        ends = [
+            a_disposition(item, Outcome.DEFERRED, due=RETRY_AT + 1e6 * number)
+            for number, item in enumerate(lease.envelopes)
+        ]
+        await house.spool.settle([(lease.id, ends)], NOW)
+        await house.crash()
+        assert house.spool.late(RETRY_AT, 9) == [ids[2], ids[1]]
+        assert house.spool.late(RETRY_AT, 1) == [ids[2]]
+        assert house.spool.late(RETRY_AT + 3e6, 9) == []

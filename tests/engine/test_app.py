@@ -5,6 +5,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -15,11 +16,16 @@ from bench.world.manners import Manners, Moment, Starttls, bounced, busy, hang_u
 from bench.world.records import Accepted
 from bench.world.spec import Host, ProviderSpec, Site, WorldSpec
 from bench.world.world import open_world
-from engine.app import EngineError, egress_sources, host_name, load_keys, open_engine, resolver_config
-from engine.config.tables import NodeTable, SourceRule
+from engine.app import EngineError, find_tls_policies, load_keys, open_engine, resolver_config
+from engine.config.egress import RelayRule, SourceRule
+from engine.config.tables import NodeTable
+from engine.config.tls import TlsTable, TrustAd
+from engine.config.units import HostPort
 from engine.keyring import create_master_key
-from engine.model.egress import Source
+from engine.mta.net.egress import egress_sources
+from engine.mta.net.resolver import Resolver
 from engine.runtime.child import ChildState
+from engine.runtime.clock import SystemClock
 from engine.runtime.crash import leaves_of
 from tests.fakes.engine_house import (
     CAMPAIGN,
@@ -35,6 +41,7 @@ from tests.fakes.engine_house import (
     until_finished,
     weak_key,
 )
+from tests.fakes.memory_bus import MemoryBus
 
 pytestmark = pytest.mark.slow  # real sockets and processes on the real clock: seconds
 
@@ -151,8 +158,8 @@ async def test_an_engine_answers_questions_and_tells_the_truth_about_itself(tmp_
 # --- what it refuses ------------------------------------------------------------------------------------
 
 
-async def refusal(folder: Path, **node: str) -> EngineError:
-    config = engine_config(folder)
+async def refusal(folder: Path, *, engine: dict[str, Any] | None = None, **node: str) -> EngineError:
+    config = engine_config(folder, **(engine or {}))
     if node:
         config = replace(config, node=NodeTable(**node))
     try:
@@ -184,6 +191,23 @@ async def test_two_processes_cannot_share_a_folder(tmp_path: Path) -> None:
     assert said.startswith("EngineError: "), said
     assert str(tmp_path / "data" / "spool") in said
     assert said.count("\n") == 1
+
+
+async def test_a_source_or_relay_that_cannot_be_used_is_refused_with_the_cure(tmp_path: Path) -> None:
+    gone = SourceRule(name="gone", address="192.0.2.77")
+    said = str(await refusal(tmp_path, engine={"source": (gone,)}))
+    assert said.startswith("[[engine.source]] gone: address: 192.0.2.77 cannot be used")
+    relay = RelayRule(
+        name="smart", host=HostPort.parse("127.0.0.1:587"), user="me", password_file="smart.password"
+    )
+    assert "smart.password does not exist" in str(await refusal(tmp_path, engine={"relay": (relay,)}))
+    (tmp_path / "keys").mkdir(exist_ok=True)
+    (tmp_path / "keys" / "smart.password").write_text("secret")
+    (tmp_path / "keys" / "smart.password").chmod(0o644)
+    said = str(await refusal(tmp_path, engine={"relay": (relay,)}))
+    assert "[[engine.relay]] smart: password_file: " in said
+    assert "chmod 600" in said
+    assert not (tmp_path / "data").exists(), "nothing was begun"
 
 
 async def test_a_wrong_master_key_is_refused_and_the_right_one_works_again(tmp_path: Path) -> None:
@@ -231,41 +255,28 @@ async def test_a_key_that_cannot_be_used_stops_the_start(
 # --- from configuration -----------------------------------------------------------------------------------
 
 
-def test_sources_come_from_the_configuration_or_are_the_system_s(tmp_path: Path) -> None:
-    config = engine_config(tmp_path)
-    assert egress_sources(config) == (Source("out", "mail.letter.example"),)
-    two = (SourceRule(name="a", address="127.0.0.2"), SourceRule(name="b", ehlo_name="b.test"))
-    config = engine_config(tmp_path)
-    config = replace(config, engine=replace(config.engine, source=two))
-    assert egress_sources(config) == (Source("a", host_name(), "127.0.0.2"), Source("b", "b.test"))
-    config = replace(config, engine=replace(config.engine, source=()))
-    assert egress_sources(config) == (Source("default", host_name()),)
-
-
-@pytest.mark.parametrize(
-    ("system", "name"),
-    [
-        ("mx.example.org", "mx.example.org"),
-        ("MX.Example.org", "mx.example.org"),
-        ("localhost", "localhost.localdomain"),
-        ("10.0.0.1", "localhost.localdomain"),
-        ("odd name", "localhost.localdomain"),
-        ("", "localhost.localdomain"),
-    ],
-)
-def test_the_ehlo_name_is_the_host_s_if_it_is_one(
-    system: str, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("socket.getfqdn", lambda: system)
-    assert host_name() == name
-
-
 def test_our_own_names_are_known_to_the_resolver(tmp_path: Path) -> None:
     config = engine_config(tmp_path)
     made = resolver_config(config, egress_sources(config))
     assert made.own_names == ("mail.letter.example",)
     assert made.servers == (("127.0.0.1", 9),)
     assert made.smtp_port == 25
+    assert made.trust_ad is TrustAd.LOOPBACK
+
+
+@pytest.mark.parametrize(
+    ("table", "found"),
+    [
+        (TlsTable(), "<TlsPolicies: DANE on, <StsPolicies: 0 kept, 0 under way, 0 fetched, 0 failed>>"),
+        (TlsTable(mta_sts=False), "<TlsPolicies: DANE on, MTA-STS off>"),
+        (TlsTable(dane=False, mta_sts=False), "None"),
+    ],
+)
+def test_the_kinds_of_policy_that_are_on_are_looked_for(tmp_path: Path, table: TlsTable, found: str) -> None:
+    config = replace(engine_config(tmp_path), tls=table)
+    clock = SystemClock()
+    resolver = Resolver(resolver_config(config, egress_sources(config)), clock.monotonic)
+    assert repr(find_tls_policies(config, resolver, MemoryBus("node"), clock)) == found
 
 
 def test_a_master_key_is_made_once(tmp_path: Path) -> None:

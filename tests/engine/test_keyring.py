@@ -1,5 +1,6 @@
 """Secrets: files that others may read are refused, keys are never overwritten, destroyed keys are gone."""
 
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -17,6 +18,7 @@ from engine.keyring import (
     RowSealer,
     create_dkim_key,
     create_master_key,
+    derive_suppression_key,
     derive_token_key,
     load_dkim_key,
     load_master_key,
@@ -181,6 +183,13 @@ def test_a_sealed_row_opens_only_as_it_was_sealed() -> None:
             other.open(where, octets, bound)
 
 
+def test_the_key_of_suppressions_is_the_master_key_s_own_and_no_token_key() -> None:
+    key = derive_suppression_key(MASTER)
+    assert key == derive_suppression_key(MASTER)
+    assert len(key) == 32
+    assert key not in {derive_suppression_key(bytes(32)), derive_token_key(MASTER, 0, "b")}
+
+
 def test_a_campaign_key_unwraps_in_a_later_process(tmp_path: Path) -> None:
     wrapped = RowKeyring(tmp_path / "rows.keys", MASTER).create_campaign_key(20_000)
     sealed = RowKeyring(tmp_path / "rows.keys", MASTER).sealer(wrapped).seal(bytes(12), b"row")
@@ -194,6 +203,23 @@ def test_campaigns_of_one_day_share_the_epoch_key_and_nothing_else(tmp_path: Pat
     two = rows.create_campaign_key(20_000)
     assert (tmp_path / "rows.keys").read_bytes() == file
     assert rows.sealer(one).seal(bytes(12), b"row") != rows.sealer(two).seal(bytes(12), b"row")
+
+
+def test_nothing_is_sealed_under_an_epoch_key_that_no_file_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "rows.keys"
+    ring = RowKeyring(path, bytes(32))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", no_room)
+        with pytest.raises(KeyringError, match="No space left on device"):
+            ring.create_campaign_key(20_000)
+    wrapped = ring.create_campaign_key(20_000)
+    RowKeyring(path, bytes(32)).sealer(wrapped)
+
+
+def no_room(descriptor: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_a_destroyed_epoch_key_is_gone_from_the_file(tmp_path: Path) -> None:

@@ -14,12 +14,17 @@ ORDER = [
     "signers",
     "spooler",
     "journal",
+    "suppressor",
     "resolver",
+    "tls_keeping",
     "connections",
     "sites",
     "scheduler",
     "domains",
     "intake",
+    "sources",
+    "sweeping",
+    "metering",
     "commands",
 ]
 

@@ -1,13 +1,15 @@
 """A small scripted DNS server for tests: a recursive one as the resolver sees it, over UDP and TCP.
 
 It answers from zones in master-file text, follows CNAMEs inside them, gives NXDOMAIN and NODATA
-with the zone's SOA, and keeps a list of what it was asked. A `Script` for (name, type) takes the
-question's message and ready-made response and returns the datagrams to send instead: none, wrong
-ids, garbage, whatever a hostile server does. Start it with `address = await nursery.start(server.serve)`.
+with the zone's SOA, and keeps a list of what it was asked. It plays a validating resolver, too: answers
+out of zones named as signed have the AD bit when the question asks for it. A `Script` for (name, type)
+takes the question's message and ready-made response and returns the datagrams to send instead: none,
+wrong ids, garbage, whatever a hostile server does. Start it with
+`address = await nursery.start(server.serve)`.
 """
 
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import dns.flags
 import dns.message
@@ -27,16 +29,23 @@ Script = Callable[[dns.message.Message, dns.message.Message, str], Sequence[byte
 
 
 class FakeDns:
-    """`zones`: origin -> master-file lines (SOA and NS are added). `scripts`: (name, type) -> Script."""
+    """`zones`: origin -> master-file lines (SOA and NS are added). `scripts`: (name, type) -> Script.
+
+    `signed`: origins whose answers, denial included, count as proven.
+    """
 
     def __init__(
-        self, zones: Mapping[str, str], scripts: Mapping[tuple[str, str], Script] | None = None
+        self,
+        zones: Mapping[str, str],
+        scripts: Mapping[tuple[str, str], Script] | None = None,
+        signed: Collection[str] = (),
     ) -> None:
         self.zones = {
             dns.name.from_text(origin): dns.zone.from_text(SOA + text, origin=origin, relativize=False)
             for origin, text in zones.items()
         }
         self.scripts = dict(scripts or {})
+        self.signed = [dns.name.from_text(origin) for origin in signed]
         self.asked: list[tuple[str, str, str]] = []  # name, type, "udp" or "tcp"
         self.address: tuple[str, int] = ("127.0.0.1", 0)
         self.delay_seconds = 0.0
@@ -85,7 +94,11 @@ class FakeDns:
     def _from_zones(self, query: dns.message.Message) -> dns.message.Message:
         response = dns.message.make_response(query, recursion_available=True)
         name, rdtype = query.question[0].name, query.question[0].rdtype
+        if query.flags & dns.flags.AD:
+            response.flags |= dns.flags.AD
         for _ in range(CNAME_LINKS_MAX):
+            if not any(name.is_subdomain(origin) for origin in self.signed):
+                response.flags &= ~dns.flags.AD
             zone = next((zone for origin, zone in self.zones.items() if name.is_subdomain(origin)), None)
             if zone is None:
                 response.set_rcode(dns.rcode.NXDOMAIN)

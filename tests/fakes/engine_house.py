@@ -21,6 +21,7 @@ from msgspec.structs import replace
 from engine.actors.parts import Parts
 from engine.app import Engine, open_engine
 from engine.bus.api import Subscription
+from engine.config.egress import SourceRule
 from engine.config.replies import ReplyRules, load_reply_rules
 from engine.config.tables import (
     Config,
@@ -31,7 +32,6 @@ from engine.config.tables import (
     NodeTable,
     ResolverTable,
     RetryTable,
-    SourceRule,
 )
 from engine.config.units import Duration, HostPort, Size
 from engine.keyring import TOKEN_KINDS, derive_token_key, write_secret
@@ -43,6 +43,7 @@ from engine.model.reply import FailureKind, TransportFailure, Verb
 from engine.model.submission import SubmitChunk, SubmitContent
 from engine.mta.compose.token import TokenKeys
 from engine.mta.net.mx import Route
+from engine.mta.net.resolver import ResolverStatistics
 from engine.mta.policy.classify import Judge
 from engine.mta.spool.api import Acceptance, Lease, StateCounts
 from engine.mta.spool.memory import MemorySpool
@@ -233,6 +234,9 @@ class FakeResolver:
             await self.hold.wait()
         missing = TransportFailure(FailureKind.NO_SUCH_DOMAIN, Verb.RESOLVE, "no such domain")
         return self.routes.get(domain, missing)
+
+    def statistics(self) -> ResolverStatistics:
+        return ResolverStatistics(len(self.asked), 0, 0, len(self.asked), 0, 0)
 
     def serve(self, *domains: str, site: str | None = None, ttl_seconds: float = 3600.0) -> None:
         for domain in domains:

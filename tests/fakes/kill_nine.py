@@ -20,7 +20,7 @@ from typing import Any, Self
 import trio
 from msgspec import Struct
 
-from bench.world.manners import Manners, Moment, bounced, busy, hang_up
+from bench.world.manners import Manners, Moment, Starttls, bounced, busy, hang_up
 from bench.world.people import Person
 from bench.world.process import WorldProcess, child_environment
 from bench.world.records import read_records
@@ -56,7 +56,11 @@ EVENTS_SECONDS = 1.0
 
 
 def unquiet_world(seed: int) -> WorldSpec:
-    """Receivers that defer, refuse, close early and hang up; who is not refused gets the mail in the end."""
+    """Receivers that defer, refuse, close early and hang up; who is not refused gets the mail in the end.
+
+    Most of it goes through TLS, and a fifth is greylisted: whenever the engine dies, sessions are encrypted
+    and envelopes wait for their second try.
+    """
     return WorldSpec(
         name="unquiet",
         seed=seed,
@@ -69,7 +73,12 @@ def unquiet_world(seed: int) -> WorldSpec:
                         {"big.example": 5, "vast.example": 2},
                     ),
                 ),
-                Manners(chunking=True, troubles=(bounced(0.01), busy(0.03, 1.0))),
+                Manners(chunking=True, starttls=Starttls.OFFERED, troubles=(bounced(0.01), busy(0.03, 1.0))),
+            ),
+            ProviderSpec(
+                "grey",
+                (Site((Host("mx.grey.test"),), {"grey.test": 2, "gray.test": 0.5}),),
+                Manners(greylist_seconds=1.0, starttls=Starttls.REQUIRED, troubles=(busy(0.05, 2.0),)),
             ),
             ProviderSpec(
                 "plain",
@@ -81,6 +90,7 @@ def unquiet_world(seed: int) -> WorldSpec:
                 (Site((Host("mx.shaky.test"),), {"shaky.test": 1}),),
                 Manners(
                     pipelining_across=False,
+                    starttls=Starttls.OFFERED,
                     troubles=(hang_up(Moment.RCPT, 0.005), hang_up(Moment.REPLY, 0.005, accepts=True)),
                 ),
             ),
@@ -189,12 +199,7 @@ class Sending:
 
     def signers(self) -> list[int]:
         """Its signer processes that are alive."""
-        pids: list[int] = []
-        # Children hang on the thread that started them.
-        for children in Path(f"/proc/{self.process.pid}/task").glob("*/children"):
-            with suppress(OSError):
-                pids += [int(pid) for pid in children.read_text().split() if _is_signer(int(pid))]
-        return pids
+        return signers_of(self.process.pid)
 
     def __enter__(self) -> Self:
         return self
@@ -225,6 +230,16 @@ class Sending:
 
     def said(self) -> str:
         return self.stderr.read_text(errors="replace")
+
+
+def signers_of(parent: int) -> list[int]:
+    """The signer processes of a process that are alive."""
+    pids: list[int] = []
+    # Children hang on the thread that started them.
+    for children in Path(f"/proc/{parent}/task").glob("*/children"):
+        with suppress(OSError):
+            pids += [int(pid) for pid in children.read_text().split() if _is_signer(int(pid))]
+    return pids
 
 
 async def until_gone(pids: Sequence[int], seconds: float = DEATH_SECONDS) -> list[int]:

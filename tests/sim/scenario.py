@@ -346,7 +346,7 @@ def _net(dice: Random) -> NetManners:
 
 
 STATIC = (
-    *("committing", "signers", "spooler", "journal", "resolver", "connections", "sites"),
+    *("committing", "signers", "spooler", "journal", "suppressor", "resolver", "connections", "sites"),
     *("scheduler", "domains", "intake", "commands"),
 )
 BUGGY = ("network", "network", "spool")

@@ -65,6 +65,7 @@ class Draft(Struct, frozen=True, gc=False):
     smtputf8: bool
     unsigned: bytes
     signature_heads: tuple[str, ...] = ()
+    require_tls: bool = False
 
     @property
     def size(self) -> int:
@@ -228,7 +229,8 @@ class CompiledContent:
             raise RenderError(f"the message is larger than {MESSAGE_OCTETS_MAX} octets")
         mail_from = f"b-{token}{self._bounce_mac(payload)}@{self._return_path}"
         digests, heads = self._digests(changing, body, seconds) if self._signatures else ((), ())
-        return Draft(mail_from, recipient, digests, not recipient.isascii(), unsigned, heads)
+        smtputf8, require_tls = not recipient.isascii(), self.content.require_tls
+        return Draft(mail_from, recipient, digests, smtputf8, unsigned, heads, require_tls)
 
     def _payload(self, envelope: Envelope) -> bytes:
         day = int(envelope.accepted_at) // SECONDS_PER_DAY

@@ -3,10 +3,12 @@
 `DnsExchange.ask` takes one question to the configured recursive servers in order and returns an
 `Answer`. Decides which server is asked next and when to give up. Touches: one fresh UDP socket per
 question (a fresh source port and id against forgery, RFC 5452; connected, so that the kernel drops
-what others send) and a TCP connection when needed. A server that stays silent again and again is
+what others send) and a TCP connection when needed. Which servers' AD bit is believed (RFC 6840 5.8: only
+over a path that nobody can write on) is decided here, too. A server that stays silent again and again is
 asked last for a while. Whatever a server does costs at most the time limit and is a FAILED answer.
 """
 
+import ipaddress
 import random
 import socket
 from collections.abc import Callable, Sequence
@@ -14,7 +16,9 @@ from collections.abc import Callable, Sequence
 import dns.message
 import trio
 from msgspec import Struct
+from msgspec.structs import replace
 
+from engine.config.tls import TrustAd
 from engine.mta.net.addresses import family_version
 from engine.mta.net.dns_message import (
     Answer,
@@ -54,7 +58,12 @@ class DnsExchange:
     """The way to the recursive servers. `servers` are (IP literal, port), best first."""
 
     def __init__(
-        self, servers: Sequence[Server], limits: ExchangeLimits, now: Callable[[], float], rng: random.Random
+        self,
+        servers: Sequence[Server],
+        limits: ExchangeLimits,
+        now: Callable[[], float],
+        rng: random.Random,
+        trust_ad: TrustAd = TrustAd.LOOPBACK,
     ) -> None:
         assert servers, "a resolver needs at least one server"
         self._servers = tuple(servers)
@@ -62,6 +71,7 @@ class DnsExchange:
         self._now = now
         self._rng = rng
         self._health = {server: _Health() for server in self._servers}
+        self._believed = {server for server in self._servers if _is_believed(server[0], trust_ad)}
         self.questions = 0
 
     async def ask(self, question: Question) -> Answer:
@@ -85,6 +95,8 @@ class DnsExchange:
             answer = await self._converse(server, question)
             health.silences = 0
             health.rests_until = 0.0
+            if answer.secure and server not in self._believed:
+                return replace(answer, secure=False)
             return answer
         health.silences += 1
         if health.silences >= SILENCES_UNTIL_REST:
@@ -144,6 +156,12 @@ async def _exactly(stream: trio.SocketStream, count: int) -> bytes:
             raise trio.BrokenResourceError
         received += part
     return bytes(received)
+
+
+def _is_believed(host: str, trust_ad: TrustAd) -> bool:
+    if trust_ad is TrustAd.LOOPBACK:
+        return ipaddress.ip_address(host).is_loopback
+    return trust_ad is TrustAd.ALWAYS
 
 
 def _family(server: Server) -> socket.AddressFamily:

@@ -4,8 +4,9 @@
 `Answer`, or None when they are no response to that question (wrong id, wrong question, garbage),
 which the caller skips as the stray or forged datagram it is. Decides what counts as NODATA: only
 a real one may lead to the implicit MX, so a referral, an unknown rcode or a broken chain is a
-failure. Negative answers last as long as the zone's SOA says (RFC 2308). Pure: the message
-library is used, no socket and no clock. Nothing here raises, whatever the octets.
+failure. Negative answers last as long as the zone's SOA says (RFC 2308). Every question asks
+whether the answer is authentic (RFC 6840 5.7); whether its server is believed is for the caller.
+Pure: the message library is used, no socket and no clock. Nothing here raises, whatever the octets.
 """
 
 from enum import Enum
@@ -17,16 +18,25 @@ import dns.name
 import dns.rcode
 import dns.rdataclass
 import dns.rdatatype
+from dns.rdata import Rdata
 from dns.rdatatype import RdataType
 from dns.rdtypes.ANY.MX import MX
+from dns.rdtypes.ANY.PTR import PTR
+from dns.rdtypes.ANY.TLSA import TLSA
+from dns.rdtypes.ANY.TXT import TXT
 from dns.rdtypes.IN.A import A
 from dns.rdtypes.IN.AAAA import AAAA
 from msgspec import Struct
 
+from engine.model.tls import TlsaRecord
 from engine.mta.net.mx import Exchange
 
 EDNS_PAYLOAD_OCTETS = 1_232  # the DNS flag day 2020 figure: fits every path unfragmented
 RECORDS_MAX = 128  # kept per answer; mx.py cuts further
+TEXT_OCTETS_MAX = 1_024  # of one TXT record; an _mta-sts or _smtp._tls record has some 50
+TEXTS_MAX = 16  # records of one name; two that matter are a mistake of the zone already
+TLSA_RECORDS_MAX = 32  # of one host; two or four are usual, and each is matched at every handshake
+QUERY_FLAGS = dns.flags.RD | dns.flags.AD
 FAILED_TTL_SECONDS = 5.0  # RFC 9520 3.2: failures are cached, at least 1 s, at most 5 min
 
 
@@ -48,9 +58,11 @@ class Question(Struct, frozen=True):
 
 
 class Answer(Struct, frozen=True):
-    """What one question gave. One of `addresses` and `exchanges` is filled when FOUND.
+    """What one question gave. One of `addresses`, `exchanges`, `texts`, `tlsa`, `names` is filled when FOUND.
 
     `alias`, with NODATA: the name at the end of an unfinished CNAME chain, to be asked next.
+    `canonical`: the name at the end of a chain; empty when the name asked for is no alias.
+    `secure`: the server vouches by its AD bit that DNSSEC proves all of it, aliases and denial included.
     """
 
     kind: AnswerKind
@@ -59,6 +71,11 @@ class Answer(Struct, frozen=True):
     exchanges: tuple[Exchange, ...] = ()
     alias: str = ""
     detail: str = ""
+    canonical: str = ""
+    secure: bool = False
+    texts: tuple[bytes, ...] = ()
+    tlsa: tuple[TlsaRecord, ...] = ()
+    names: tuple[str, ...] = ()  # of PTR records
 
 
 class Truncated(Struct, frozen=True):
@@ -86,9 +103,9 @@ def build_query(question: Question, message_id: int, *, edns: bool) -> dns.messa
         return None
     if edns:
         return dns.message.make_query(
-            name, question.rdtype, use_edns=0, payload=EDNS_PAYLOAD_OCTETS, id=message_id
+            name, question.rdtype, use_edns=0, payload=EDNS_PAYLOAD_OCTETS, id=message_id, flags=QUERY_FLAGS
         )
-    return dns.message.make_query(name, question.rdtype, id=message_id)
+    return dns.message.make_query(name, question.rdtype, id=message_id, flags=QUERY_FLAGS)
 
 
 def read_response(query: dns.message.Message, wire: bytes) -> Answer | Truncated | EdnsRefused | None:
@@ -125,35 +142,45 @@ def _read(query: dns.message.Message, response: dns.message.Message) -> Answer |
     except dns.message.AnswerForNXDOMAIN:
         return failed("answer that contradicts itself")
     ttl_seconds = float(chain.minimum_ttl)
+    secure = bool(response.flags & dns.flags.AD)
+    canonical = name_text(chain.canonical_name) if chain.cnames else ""
     if chain.answer is not None:
-        records = list(chain.answer)[:RECORDS_MAX]
-        return Answer(
-            AnswerKind.FOUND,
-            ttl_seconds,
-            addresses=tuple(record.address for record in records if isinstance(record, A | AAAA)),
-            exchanges=tuple(
-                Exchange(record.preference, name_text(record.exchange))
-                for record in records
-                if isinstance(record, MX)
-            ),
-        )
-    if rcode == dns.rcode.NXDOMAIN:
-        return Answer(AnswerKind.NXDOMAIN, ttl_seconds)
-    return _without_records(response, chain, ttl_seconds)
-
-
-def _without_records(
-    response: dns.message.QueryMessage, chain: dns.message.ChainingResult, ttl_seconds: float
-) -> Answer:
-    """NOERROR and no records: NODATA, an unfinished alias, or a server that knows nothing."""
+        return _found(list(chain.answer)[:RECORDS_MAX], ttl_seconds, canonical, secure=secure)
     authority = {rrset.rdtype for rrset in response.authority}
-    if RdataType.SOA in authority:
-        return Answer(AnswerKind.NODATA, ttl_seconds)
-    if chain.cnames:
-        return Answer(AnswerKind.NODATA, ttl_seconds, alias=name_text(chain.canonical_name))
-    if RdataType.NS in authority:
-        return failed("lame server: referral instead of an answer")  # RFC 2308 2.2.1
-    return Answer(AnswerKind.NODATA, ttl_seconds)
+    if RdataType.SOA not in authority and not chain.cnames:
+        ttl_seconds = 0.0  # RFC 2308 5: nobody says for how long, so it is not to be kept
+    if rcode == dns.rcode.NXDOMAIN:
+        return Answer(AnswerKind.NXDOMAIN, ttl_seconds, canonical=canonical, secure=secure)
+    if RdataType.SOA not in authority:
+        if chain.cnames:
+            return Answer(AnswerKind.NODATA, ttl_seconds, alias=canonical, secure=secure)
+        if RdataType.NS in authority:
+            return failed("lame server: referral instead of an answer")  # RFC 2308 2.2.1
+    return Answer(AnswerKind.NODATA, ttl_seconds, canonical=canonical, secure=secure)
+
+
+def _found(records: list[Rdata], ttl_seconds: float, canonical: str, *, secure: bool) -> Answer:
+    texts = [b"".join(record.strings) for record in records if isinstance(record, TXT)]
+    tlsa = [
+        TlsaRecord(record.usage, record.selector, record.mtype, record.cert)
+        for record in records
+        if isinstance(record, TLSA)
+    ]
+    return Answer(
+        AnswerKind.FOUND,
+        ttl_seconds,
+        addresses=tuple(record.address for record in records if isinstance(record, A | AAAA)),
+        exchanges=tuple(
+            Exchange(record.preference, name_text(record.exchange))
+            for record in records
+            if isinstance(record, MX)
+        ),
+        canonical=canonical,
+        secure=secure,
+        texts=tuple(text for text in texts if len(text) <= TEXT_OCTETS_MAX)[:TEXTS_MAX],
+        tlsa=tuple(tlsa[:TLSA_RECORDS_MAX]),
+        names=tuple(name_text(record.target) for record in records if isinstance(record, PTR)),
+    )
 
 
 def _parse_name(text: str) -> dns.name.Name | None:

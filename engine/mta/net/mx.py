@@ -43,19 +43,23 @@ class Addresses(Struct, frozen=True):
     """What the A and AAAA questions about one host gave: literals, or why there are none.
 
     `trouble` is set when a question failed for now, so that there may be more later; `ttl_seconds`
-    is that of the questions that did not fail.
+    is that of the questions that did not fail. `canonical` is the name at the end of an alias, empty
+    for none; `secure` says that DNSSEC proves every address.
     """
 
     addresses: tuple[str, ...]
     ttl_seconds: float
     trouble: str = ""
+    canonical: str = ""
+    secure: bool = False
 
 
 class Route(Struct, frozen=True):
     """Where a domain's mail goes. `site` names the MX host set; hosts are sorted by preference.
 
     `ttl_seconds` is how long this stays true from now on; `implicit` = the domain has no MX and
-    is its own host (RFC 5321 5.1).
+    is its own host (RFC 5321 5.1). `secure` = DNSSEC proves the MX set, or that there is none;
+    `canonical` = the domain's name at the end of an alias, empty for none.
     """
 
     site: str
@@ -63,6 +67,8 @@ class Route(Struct, frozen=True):
     ttl_seconds: float
     implicit: bool = False
     demand: TlsDemand | None = None  # what the recipients' side wants of TLS; None = nothing
+    secure: bool = False
+    canonical: str = ""
 
     @property
     def lane(self) -> str:
@@ -119,6 +125,8 @@ def make_route(
     allow_private: bool,
     implicit: bool = False,
     port: int = 25,
+    secure: bool = False,
+    canonical: str = "",
 ) -> Route | TransportFailure:
     """Join hosts with their addresses. `ttl_seconds` is the MX set's own; the route's is the smallest of all
     it rests on.
@@ -143,7 +151,8 @@ def make_route(
     if hosts:
         if trouble:
             ttl_seconds = min(ttl_seconds, TROUBLED_TTL_SECONDS)
-        return Route(site_key([exchange.name for exchange in exchanges]), tuple(hosts), ttl_seconds, implicit)
+        site = site_key([exchange.name for exchange in exchanges])
+        return Route(site, tuple(hosts), ttl_seconds, implicit, None, secure, canonical)
     if trouble:
         return _failure(FailureKind.DNS, trouble)
     if refused:

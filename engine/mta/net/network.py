@@ -5,14 +5,13 @@ can run on another network: the simulation's, which has no sockets and loses oct
 nothing, keeps nothing. A `Wire` promises what `Session` documents; all trouble is a value or a SessionError.
 """
 
-import ssl
 from typing import Protocol
 
 from engine.model.egress import Source
 from engine.model.reply import TransportFailure
 from engine.mta.net.dial import dial
 from engine.mta.net.session import Progress, Session
-from engine.mta.net.tls import TlsInfo
+from engine.mta.net.tls import TlsInfo, TlsTerms
 
 
 class Wire(Protocol):
@@ -25,7 +24,7 @@ class Wire(Protocol):
     def receive_nowait(self) -> bytes | None: ...
 
     async def start_tls(
-        self, server_name: str | None, context: ssl.SSLContext, timeout_seconds: float
+        self, server_name: str | None, terms: TlsTerms, timeout_seconds: float
     ) -> TlsInfo | TransportFailure: ...
 
     def close(self) -> None: ...

@@ -1,9 +1,10 @@
-"""Where a domain's mail goes: MX hosts with their addresses, or why there are none.
+"""Where a domain's mail goes: MX hosts with their addresses, or why there are none; other records, too.
 
 Asks MX, then A and AAAA of each host, follows aliases, and lets `mx` decide by RFC 5321 5.1 and
 RFC 7505. The implicit MX is used on NODATA only: after NXDOMAIN there is no domain, after SERVFAIL
-nobody knows. Answers are cached (`dns_cache`); questions that are alike and under way at the same
-time share one look-up. Touches: UDP and TCP sockets through `dns_exchange`, nothing else. Every
+nobody knows. An answer is secure when DNSSEC proves it over the whole chain of aliases, as a believed
+server says. Answers are cached (`dns_cache`); questions that are alike and under way at the same time
+share one look-up. Touches: UDP and TCP sockets through `dns_exchange`, nothing else. Every
 outcome is a value; hostile DNS costs at most `deadline_seconds`. On a crash only the cache is lost.
 """
 
@@ -17,11 +18,19 @@ from dns.rdatatype import RdataType
 from msgspec import Struct
 from msgspec.structs import replace
 
+from engine.config.tls import TrustAd
 from engine.model.reply import FailureKind, TransportFailure, Verb
 from engine.mta.net.addresses import is_literal
 from engine.mta.net.dns_cache import CacheLimits, DnsCache
 from engine.mta.net.dns_exchange import DnsExchange, ExchangeLimits, Server
-from engine.mta.net.dns_message import Answer, AnswerKind, Question, failed, is_domain_name
+from engine.mta.net.dns_message import (
+    FAILED_TTL_SECONDS,
+    Answer,
+    AnswerKind,
+    Question,
+    failed,
+    is_domain_name,
+)
 from engine.mta.net.mx import Addresses, Exchange, Route, choose_hosts, make_route, trial_order
 
 __all__ = ["Resolver", "ResolverConfig", "Route", "system_servers", "trial_order"]
@@ -35,7 +44,8 @@ class ResolverConfig(Struct, frozen=True, kw_only=True):
     """Which recursive servers are asked (IP literal, port), and the limits. Seconds throughout.
 
     `allow_private` lets MX records name private addresses and literals: for tests and closed
-    networks only. `own_names` are our EHLO names: an MX host among them is a loop.
+    networks only. `own_names` are our EHLO names: an MX host among them is a loop. `trust_ad`:
+    which servers are believed when they say that DNSSEC proves an answer.
     """
 
     servers: tuple[Server, ...]
@@ -46,9 +56,21 @@ class ResolverConfig(Struct, frozen=True, kw_only=True):
     cache_entries_max: int = 100_000
     ttl_seconds_min: float = 5.0
     ttl_seconds_max: float = 86_400.0
-    negative_ttl_seconds_max: float = 3_600.0
+    negative_ttl_seconds_max: float = 600.0  # an accident in a zone is over for us soon after it is
     own_names: tuple[str, ...] = ()
     smtp_port: int = 25
+    trust_ad: TrustAd = TrustAd.LOOPBACK
+
+
+class ResolverStatistics(Struct, frozen=True):
+    """What the resolver did so far, and what it holds. A question to several servers counts once for each."""
+
+    questions: int
+    failures: int  # look-ups that ended without an answer
+    hits: int
+    misses: int
+    cached: int
+    under_way: int
 
 
 class _LookUp:
@@ -84,8 +106,10 @@ class Resolver:
             ExchangeLimits(config.timeout_seconds, config.attempts),
             now,
             rng or random.SystemRandom(),
+            config.trust_ad,
         )
         self._under_way: dict[Question, _LookUp] = {}
+        self._failures = 0
         self._room = trio.Semaphore(QUESTIONS_IN_FLIGHT_MAX)
 
     async def mail_hosts(self, domain: str) -> Route | TransportFailure:
@@ -99,6 +123,21 @@ class Resolver:
         with trio.move_on_after(self.config.deadline_seconds):
             return (await self._all_addresses([name.lower().removesuffix(".")])).popitem()[1]
         return Addresses((), 0.0, f"no answer within {self.config.deadline_seconds:g} s")
+
+    async def ask(self, name: str, rdtype: RdataType) -> tuple[Answer, float]:
+        """Any record, and the seconds it stays true. Takes at most `deadline_seconds`; FAILED is a value."""
+        with trio.move_on_after(self.config.deadline_seconds):
+            return await self._answer(Question(name.lower().removesuffix("."), rdtype))
+        return failed(f"no answer within {self.config.deadline_seconds:g} s"), FAILED_TTL_SECONDS
+
+    def statistics(self) -> ResolverStatistics:
+        cache = self._cache
+        asked, failed = self._exchange.questions, self._failures
+        return ResolverStatistics(asked, failed, cache.hits, cache.misses, len(cache), len(self._under_way))
+
+    def knows(self, name: str, rdtype: RdataType) -> bool:
+        """Whether `ask` would answer at once."""
+        return self._cache.get(Question(name, rdtype), self._now()) is not None
 
     async def _mail_hosts(self, domain: str) -> Route | TransportFailure:
         question = Question(domain, RdataType.MX)
@@ -126,6 +165,8 @@ class Resolver:
             allow_private=self.config.allow_private,
             implicit=implicit,
             port=self.config.smtp_port,
+            secure=answer.secure,
+            canonical=answer.canonical,
         )
 
     async def _all_addresses(self, names: Sequence[str]) -> dict[str, Addresses]:
@@ -169,6 +210,7 @@ class Resolver:
         look_up = self._under_way[question] = _LookUp()
         try:
             answer = await self._follow(question)
+            self._failures += answer.kind is AnswerKind.FAILED
             look_up.outcome = answer, self._cache.put(question, answer, self._now())
             return look_up.outcome
         finally:
@@ -178,13 +220,14 @@ class Resolver:
 
     async def _follow(self, question: Question) -> Answer:
         """Ask, and go on along aliases where the server did not."""
-        name, ttl_seconds = question.name, self.config.ttl_seconds_max
+        name, ttl_seconds, secure = question.name, self.config.ttl_seconds_max, True
         for _ in range(1 + ALIASES_MAX):
             async with self._room:
                 answer = await self._exchange.ask(Question(name, question.rdtype))
             if not answer.alias:
-                return answer if name == question.name else _shorter_lived(answer, ttl_seconds)
+                return answer if name == question.name else _aliased(answer, name, ttl_seconds, secure=secure)
             name, ttl_seconds = answer.alias, min(ttl_seconds, answer.ttl_seconds)
+            secure = secure and answer.secure
         return failed("CNAME chain is too long or a loop")
 
     def __repr__(self) -> str:
@@ -205,7 +248,14 @@ def system_servers() -> tuple[Server, ...]:
 def _join(v4: tuple[Answer, float], v6: tuple[Answer, float]) -> Addresses:
     trouble = next((answer.detail for answer, _ in (v4, v6) if answer.kind is AnswerKind.FAILED), "")
     known = [seconds for answer, seconds in (v4, v6) if answer.kind is not AnswerKind.FAILED]
-    return Addresses(v4[0].addresses + v6[0].addresses, min(known, default=0.0), trouble)
+    found = [answer for answer, _ in (v4, v6) if answer.addresses]
+    return Addresses(
+        v4[0].addresses + v6[0].addresses,
+        min(known, default=0.0),
+        trouble,
+        canonical=v4[0].canonical or v6[0].canonical,
+        secure=bool(found) and all(answer.secure for answer in found),
+    )
 
 
 def _literal_answer(text: str, rdtype: RdataType) -> Answer:
@@ -215,8 +265,14 @@ def _literal_answer(text: str, rdtype: RdataType) -> Answer:
     return Answer(AnswerKind.NODATA)
 
 
-def _shorter_lived(answer: Answer, ttl_seconds: float) -> Answer:
-    return replace(answer, ttl_seconds=min(answer.ttl_seconds, ttl_seconds))
+def _aliased(answer: Answer, name: str, ttl_seconds: float, *, secure: bool) -> Answer:
+    """The answer at the end of a chain that was followed to `name`: no surer than its weakest link."""
+    return replace(
+        answer,
+        ttl_seconds=min(answer.ttl_seconds, ttl_seconds),
+        canonical=answer.canonical or name,
+        secure=answer.secure and secure,
+    )
 
 
 def _failure(kind: FailureKind, detail: str) -> TransportFailure:

@@ -19,12 +19,15 @@ import trio
 from msgspec.structs import replace
 
 from engine.model.reply import FailureKind, TransportFailure, Verb
-from engine.mta.net.tls import RECORD_OCTETS_MAX, TlsEngine, TlsInfo
+from engine.model.tls_result import TlsResult
+from engine.mta.net.dane_check import Mismatch
+from engine.mta.net.tls import RECORD_OCTETS_MAX, TlsEngine, TlsInfo, TlsTerms, verification_result
 
 RECEIVE_OCTETS_MAX = 16_384  # one recv: hundreds of replies, or one TLS record
 READ_AHEAD_OCTETS_MAX = 262_144  # kept while we send; a flight of 64 messages gets some 16 kB of replies
 CALLS_WITHOUT_WAIT_MAX = 16  # then the scheduler has a turn: about 1 ms of one connection's work
 
+_UNSPECIFIC = TlsResult.VALIDATION_FAILURE
 _HAS_EPOLL = hasattr(select, "epoll")
 
 Progress = Callable[[int], None]
@@ -45,6 +48,7 @@ class Session:
         assert sock.gettimeout() == 0.0, "the socket must be non-blocking"
         self._sock = sock
         self._engine: TlsEngine | None = None
+        self._keep: Callable[[ssl.SSLSession], None] | None = None
         self._kept = bytearray()  # plain octets read while sending
         self._ended = False  # the peer sends no more
         self._closed = False
@@ -114,10 +118,11 @@ class Session:
         return octets
 
     async def start_tls(
-        self, server_name: str | None, context: ssl.SSLContext, timeout_seconds: float
+        self, server_name: str | None, terms: TlsTerms, timeout_seconds: float
     ) -> TlsInfo | TransportFailure:
         """Shake hands as a client, after the peer's 220 to STARTTLS. On failure only `close` is left.
 
+        A failure carries the word of a report. `terms.keep` gets what may be resumed when this closes.
         Octets that came before the handshake were not protected and are refused (RFC 3207 6:
         whoever sits in between could put replies there).
         """
@@ -125,28 +130,37 @@ class Session:
         if trouble := self._unasked_octets():
             return trouble
         try:
-            engine = TlsEngine(context, server_name)
+            engine = TlsEngine(terms, server_name)
         except (ssl.SSLError, ValueError) as error:
-            return TransportFailure(FailureKind.TLS, Verb.TLS, f"server name: {_reason(error)}")
+            detail = f"server name: {_reason(error)}"
+            return TransportFailure(FailureKind.TLS, Verb.TLS, detail, _UNSPECIFIC)
         try:
             with trio.move_on_after(timeout_seconds):
-                self.tls = await self._handshake(engine)
+                met = await self._handshake(engine)
+                if isinstance(met, Mismatch):
+                    return TransportFailure(FailureKind.TLS, Verb.TLS, met.why, met.result)
+                self.tls = met
                 self._engine = engine
-                return self.tls
+                self._keep = terms.keep
+                return met
         except SessionError as error:
-            return replace(error.failure, verb=Verb.TLS)
+            return replace(error.failure, verb=Verb.TLS, tls=_UNSPECIFIC)
         except ssl.SSLError as error:
-            return TransportFailure(FailureKind.TLS, Verb.TLS, _reason(error))
-        return TransportFailure(FailureKind.TIMEOUT, Verb.TLS, f"no handshake in {timeout_seconds:g} s")
+            return TransportFailure(FailureKind.TLS, Verb.TLS, _reason(error), verification_result(error))
+        detail = f"no handshake in {timeout_seconds:g} s"
+        return TransportFailure(FailureKind.TIMEOUT, Verb.TLS, detail, _UNSPECIFIC)
 
     def close(self) -> None:
         """Close at once, never waits. A task that waits in this session gets a SessionError (STOPPED)."""
         if self._closed:
             return
         self._closed = True
-        if self._engine is not None and not self._mid_write:
-            with contextlib.suppress(OSError):
-                self._sock.send(self._engine.close())
+        if self._engine is not None:
+            if self._keep is not None and (resumable := self._engine.resumable()) is not None:
+                self._keep(resumable)
+            if not self._mid_write:
+                with contextlib.suppress(OSError):
+                    self._sock.send(self._engine.close())
         trio.lowlevel.notify_closing(self._sock)
         if self._both_ways is not None:
             trio.lowlevel.notify_closing(self._both_ways.fileno())
@@ -286,7 +300,7 @@ class Session:
             return TransportFailure(FailureKind.CLOSED, Verb.STARTTLS, "the peer closed the connection")
         return TransportFailure(FailureKind.PROTOCOL, Verb.STARTTLS, "octets came ahead of the handshake")
 
-    async def _handshake(self, engine: TlsEngine) -> TlsInfo:
+    async def _handshake(self, engine: TlsEngine) -> TlsInfo | Mismatch:
         while True:
             try:
                 info = engine.handshake()

@@ -1,17 +1,20 @@
-"""A route that the operator wrote down: `--route HOST:PORT` sends everything to one host.
+"""A route that the operator wrote down: `--route HOST:PORT` sends all mail to one host, a relay gets some.
 
-`parse_host_port` reads the text, `literal_route` makes the `Route` of it. The host may be an IP
-literal (IPv6 in brackets), `localhost`, or a name that is resolved by its addresses, never by its
-MX. Private addresses are allowed: here the operator speaks, not a stranger's DNS. A name that
-does not resolve is a `TransportFailure`; text that makes no sense is a ValueError for whoever
-reads the configuration.
+`parse_host_port` reads the text, `literal_route` makes the `Route` of it, `relay_route` that of a relay,
+with what it has to prove by TLS. The host may be an IP literal (IPv6 in brackets), `localhost`, or a name
+that is resolved by its addresses, never by its MX. Private addresses are allowed: here the operator
+speaks, not a stranger's DNS. A name that does not resolve is a `TransportFailure`; text that makes no
+sense is a ValueError for whoever reads the configuration.
 """
 
-from engine.model.egress import MxHost
+from msgspec.structs import replace
+
+from engine.model.egress import MxHost, Relay
 from engine.model.reply import FailureKind, TransportFailure, Verb
 from engine.mta.net.addresses import is_literal
 from engine.mta.net.mx import HOST_ADDRESSES_MAX, Route, name_problem
 from engine.mta.net.resolver import Resolver
+from engine.mta.policy.egress import relay_demand
 
 LITERAL_TTL_SECONDS = 86_400.0  # an address that was written down does not age; looked at once a day
 LOCALHOST = ("127.0.0.1", "::1")  # RFC 6761 6.3: never asked of DNS
@@ -61,3 +64,11 @@ async def literal_route(
     if found.trouble:
         return TransportFailure(FailureKind.DNS, Verb.RESOLVE, found.trouble)
     return TransportFailure(FailureKind.NO_ADDRESS, Verb.RESOLVE, f"{host} has no address")
+
+
+async def relay_route(relay: Relay, resolver: Resolver) -> Route | TransportFailure:
+    """The route to a relay, with its demand, at the relay's own site."""
+    route = await literal_route(str(relay), resolver)
+    if isinstance(route, TransportFailure):
+        return route
+    return replace(route, site=relay.site, demand=relay_demand(relay))

@@ -70,7 +70,6 @@ _FAILURES = {
     FailureKind.NO_SUCH_DOMAIN: Category.BAD_DOMAIN,
     FailureKind.NULL_MX: Category.BAD_DOMAIN,
     FailureKind.MX_REFUSED: Category.BAD_DOMAIN,
-    FailureKind.SOURCE: Category.REMOTE_SYSTEM_ERROR,
     FailureKind.PROTOCOL: Category.REMOTE_SYSTEM_ERROR,
     FailureKind.TLS: Category.NO_ANSWER,
     FailureKind.STOPPED: Category.NO_ANSWER,
@@ -232,6 +231,12 @@ _SESSION_VERBS = frozenset(
     {Verb.CONNECT, Verb.BANNER, Verb.EHLO, Verb.HELO, Verb.STARTTLS, Verb.TLS, Verb.AUTH}
 )
 
+# Our own address, proxy or machine could not: no attempt, and the envelope may leave by another source.
+_OUR_FAILURES = {
+    FailureKind.SOURCE: DelayReason.SOURCE_GONE,
+    FailureKind.LOCAL: DelayReason.OUT_OF_ROOM,
+}
+
 _BOUNCING_FAILURES = {
     FailureKind.NO_SUCH_DOMAIN: "domain-nxdomain",
     FailureKind.NULL_MX: "domain-null-mx",
@@ -245,7 +250,10 @@ def judge_failure(failure: TransportFailure) -> Verdict:
     treatment = TREATMENTS[category]
     rule = _BOUNCING_FAILURES.get(failure.kind)
     outcome, scope, reason = Outcome.BOUNCED, Scope.SITE, DelayReason.NONE
-    if rule is None:
+    ours = _OUR_FAILURES.get(failure.kind)
+    if ours is not None:
+        rule, outcome, reason = f"transport-{failure.kind.value}", Outcome.RETURNED, ours
+    elif rule is None:
         rule, outcome = f"transport-{failure.kind.value}", Outcome.DEFERRED
         resolving = failure.verb is Verb.RESOLVE
         reason = DelayReason.DNS_TROUBLE if resolving else DelayReason.RETRY

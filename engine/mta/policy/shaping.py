@@ -30,7 +30,7 @@ from engine.config.tables import Config, RetryTable
 from engine.config.units import CountRange, Duration, Rate, RateRange
 from engine.mta.policy.provider import Providers, describe_provider, plain_name, suffixes_shared
 
-BUILT_IN, NODE_FILE, OVERRIDE = "built-in", "emass.toml", "override"
+BUILT_IN, RELAYS, NODE_FILE, OVERRIDE = "built-in", "[[engine.relay]]", "emass.toml", "override"
 DEFAULTS_LAYER = "default"
 CACHE_MAX = 10_000  # answers kept of each kind; an answer is about 300 octets, a miss about 30 us
 
@@ -334,6 +334,8 @@ def shaping_layers(config: Config, overrides: Sequence[ShapingRule] = ()) -> lis
     layers = [Layer(BUILT_IN, built_in.provider, built_in.site)]
     if operator is not None:
         layers.append(Layer(config.engine.shaping.rpartition("/")[2], operator.provider, operator.site))
+    relays = (relay.shaping() for relay in config.engine.relay)
+    layers.append(Layer(RELAYS, (), tuple(rule for rule in relays if rule is not None)))
     layers.append(Layer(NODE_FILE, config.engine.provider, config.engine.site))
     layers.append(Layer(OVERRIDE, (), tuple(overrides)))
     return [layer for layer in layers if layer.providers or layer.rules]

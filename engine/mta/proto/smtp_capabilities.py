@@ -2,7 +2,7 @@
 
 Unknown keywords and malformed arguments are ignored, never an error: a capability counts only when it
 is said clearly. Sources: SIZE RFC 1870, PIPELINING 2920, CHUNKING 3030, STARTTLS 3207, DSN 3461,
-AUTH 4954, 8BITMIME 6152, SMTPUTF8 6531, ENHANCEDSTATUSCODES 2034, LIMITS 9422.
+AUTH 4954, 8BITMIME 6152, SMTPUTF8 6531, ENHANCEDSTATUSCODES 2034, LIMITS 9422, REQUIRETLS 8689.
 """
 
 from msgspec import Struct
@@ -25,6 +25,7 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     smtputf8: bool = False
     dsn: bool = False
     enhanced_status_codes: bool = False
+    require_tls: bool = False
     size: bool = False
     size_max: int = 0
     auth: frozenset[str] = frozenset()
@@ -41,6 +42,7 @@ _FLAGS = {
     "SMTPUTF8": "smtputf8",
     "DSN": "dsn",
     "ENHANCEDSTATUSCODES": "enhanced_status_codes",
+    "REQUIRETLS": "require_tls",
 }
 
 
@@ -71,6 +73,7 @@ def parse_capabilities(reply: Reply) -> Capabilities:
         smtputf8="smtputf8" in flags,
         dsn="dsn" in flags,
         enhanced_status_codes="enhanced_status_codes" in flags,
+        require_tls="require_tls" in flags,
         size="size" in flags,
         size_max=size_max,
         auth=frozenset(auth),

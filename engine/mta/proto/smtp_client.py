@@ -40,6 +40,7 @@ class SmtpClient:
         self._transactions: Transactions | None = None
         self._closed = False
         self._quitting = False
+        self.heard = 0  # whole replies: a time limit begins anew with each, and with nothing less
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else (self._awaited() or Verb.IDLE).value
@@ -115,6 +116,7 @@ class SmtpClient:
             return self.peer_closed()
         events: list[Event] = []
         replies = self._reader.feed(data)
+        self.heard += len(replies)
         if self._transactions is None:
             replies = self._greet(replies, events)
         if self._transactions is not None:

@@ -1,7 +1,8 @@
 """Transactions into command lines (RFC 5321 4.1.1), with the parameters that this peer announced.
 
-Decides what a MAIL and a RCPT carry, and which messages a peer cannot take at all (too large, or
-non-ASCII addresses without SMTPUTF8), so that they are refused here without a question on the wire.
+Decides what a MAIL and a RCPT carry, and which messages a peer cannot take at all (too large, non-ASCII
+addresses without SMTPUTF8, TLS required on the whole way without REQUIRETLS), so that they are refused
+here without a question on the wire.
 Text that could end a command line or leave its angle brackets is a bug of ours and raises.
 """
 
@@ -47,16 +48,22 @@ def local_refusal(transaction: Transaction, capabilities: Capabilities) -> Reply
         return Reply(552, (5, 3, 4), (text,))  # RFC 1870 6.1
     if transaction.smtputf8 and not capabilities.smtputf8:
         return Reply(553, (5, 6, 7), ("the peer takes no non-ASCII addresses",))  # RFC 6531 3.5
+    if transaction.require_tls and not capabilities.require_tls:
+        return Reply(
+            550, (5, 7, 30), ("the message requires TLS on its whole way, the peer does not promise it",)
+        )
     return None
 
 
 def mail_command(transaction: Transaction, capabilities: Capabilities) -> str:
-    """MAIL with SIZE, SMTPUTF8, RET and ENVID as far as they are announced and wanted; no CRLF."""
+    """MAIL with SIZE, SMTPUTF8, REQUIRETLS, RET and ENVID as announced and wanted; no CRLF."""
     command = f"MAIL FROM:<{transaction.mail_from}>"
     if capabilities.size:
         command += f" SIZE={len(transaction.content)}"
     if transaction.smtputf8:
         command += " SMTPUTF8"
+    if transaction.require_tls:
+        command += " REQUIRETLS"
     if capabilities.dsn:
         if transaction.ret:
             command += f" RET={transaction.ret}"

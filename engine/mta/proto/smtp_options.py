@@ -10,6 +10,7 @@ from enum import Enum
 
 from msgspec import Struct
 
+from engine.model.egress import Credentials
 from engine.model.reply import Reply, TransportFailure, Verb
 from engine.mta.proto.smtp_capabilities import Capabilities
 from engine.mta.proto.smtp_lines import REPLY_LINES_MAX, REPLY_OCTETS_MAX
@@ -19,17 +20,6 @@ class TlsUse(Enum):
     NEVER = "never"
     OPPORTUNISTIC = "opportunistic"
     REQUIRED = "required"
-
-
-class Credentials(Struct, frozen=True):
-    """For AUTH PLAIN or LOGIN, after TLS only unless `clear_allowed` (a relay on loopback)."""
-
-    username: str
-    password: str
-    clear_allowed: bool = False
-
-    def __repr__(self) -> str:
-        return f"Credentials({self.username!r}, ...)"
 
 
 class TimeLimits(Struct, frozen=True):
@@ -139,6 +129,8 @@ class Transaction(Struct, frozen=True, kw_only=True):
     `content` is complete: CRLF line ends, the last included, and no line that starts with a dot.
     An empty `mail_from` is the null return path. `ret` (FULL, HDRS), `envid` and `notify` (NEVER, or a
     list of SUCCESS, FAILURE, DELAY) are RFC 3461's, sent only to a peer that announces DSN.
+    `require_tls` (RFC 8689): it goes to nobody who does not promise to hand it on in TLS only; that the
+    peer is who it should be is for the caller to know.
     """
 
     key: int
@@ -149,6 +141,7 @@ class Transaction(Struct, frozen=True, kw_only=True):
     ret: str = ""
     envid: str = ""
     notify: str = ""
+    require_tls: bool = False
 
 
 class ResultKind(Enum):

@@ -11,6 +11,8 @@ event or a failure, all of them matters of the host; the messages are not touche
 import re
 from base64 import b64encode
 
+from msgspec.structs import replace
+
 from engine.model.reply import FailureKind, Reply, TransportFailure, Verb
 from engine.mta.proto.smtp_capabilities import Capabilities, parse_capabilities
 from engine.mta.proto.smtp_options import (
@@ -71,7 +73,9 @@ class Handshake:
 
     def _on_ehlo(self, reply: Reply) -> Event | None:
         if reply.code < 300:
-            self.capabilities = parse_capabilities(reply)
+            found = parse_capabilities(reply)
+            # RFC 8689 2: REQUIRETLS is only ever said inside TLS; in clear anybody could have put it there.
+            self.capabilities = found if self._secure else replace(found, require_tls=False)
             return self._greeted()
         if reply.permanent:
             return self._say(Verb.HELO, f"HELO {self._options.ehlo_name}")

@@ -27,11 +27,16 @@ Take = Callable[[ScheduledQueue, int, int], "array[int]"]
 
 
 class Flow:
-    """One campaign's queues on one path: a heap by first id."""
+    """One campaign's queues on one path: a heap by first id.
 
-    __slots__ = ("_heap", "_ticket", "campaign", "rank", "served", "workspace")
+    A queue that has gone to another place (its `place` says so) is left in the heap and passed over; one that
+    has come back since stands where its `ticket` says, not where it stood before.
+    """
 
-    def __init__(self, rank: int, workspace: str, campaign: int) -> None:
+    __slots__ = ("_heap", "_place", "_ticket", "campaign", "rank", "served", "workspace")
+
+    def __init__(self, rank: int, workspace: str, campaign: int, place: object) -> None:
+        self._place = place
         self.rank = rank
         self.workspace = workspace
         self.campaign = campaign
@@ -46,19 +51,21 @@ class Flow:
         return f"<Flow {self.workspace}/{self.campaign}: {len(self._heap)} domains, {self.served} served>"
 
     def push(self, queue: ScheduledQueue) -> None:
-        self._ticket += 1
+        queue.place = self._place
+        queue.ticket = self._ticket = self._ticket + 1
         heapq.heappush(self._heap, (queue.first, self._ticket, queue))
 
     def queues(self) -> Iterator[ScheduledQueue]:
-        return (queue for _, _, queue in self._heap)
+        place = self._place
+        return (queue for _, ticket, queue in self._heap if queue.place is place and queue.ticket == ticket)
 
     def take(self, limit: int, take: Take, out: "array[int]", mark: Callable[[int, str, int], None]) -> int:
         """Append up to `limit` ids to `out`, in acceptance order; `mark` hears of (id, domain, campaign)."""
         heap, left, campaign = self._heap, limit, self.campaign
         while left > 0 and heap:
-            queue = heap[0][2]
-            if not len(queue):  # taken from elsewhere
-                heapq.heappop(heap)
+            _, ticket, queue = heap[0]
+            if queue.place is not self._place or queue.ticket != ticket or not len(queue):
+                heapq.heappop(heap)  # gone elsewhere, or taken from there
                 continue
             below = heap[1][0] if len(heap) > 1 else NOTHING_BELOW
             if len(heap) > 2 and heap[2][0] < below:
@@ -69,7 +76,7 @@ class Flow:
             for spool_id in taken:
                 mark(spool_id, queue.domain, campaign)
             if len(queue):
-                self._ticket += 1
+                queue.ticket = self._ticket = self._ticket + 1
                 heapq.heapreplace(heap, (queue.first, self._ticket, queue))
             else:
                 heapq.heappop(heap)
@@ -137,7 +144,7 @@ class FairQueue:
         flows = self._urgent if rank == TRANSACTIONAL else self._flows
         flow = flows.get(queue.campaign)
         if flow is None:
-            flow = flows[queue.campaign] = Flow(rank, workspace, queue.campaign)
+            flow = flows[queue.campaign] = Flow(rank, workspace, queue.campaign, self)
             if rank != TRANSACTIONAL:
                 of_class = self._root.child(rank, CLASS_WEIGHTS[rank])
                 of_workspace = of_class.child(workspace, workspace_weight)

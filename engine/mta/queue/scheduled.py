@@ -13,13 +13,19 @@ COMPACT_AT = 1_024  # consumed slots before the array is cut; small enough to ke
 
 
 class ScheduledQueue:
-    """One (campaign, domain): ids waiting, in acceptance order."""
+    """One (campaign, domain): ids waiting, in acceptance order.
 
-    __slots__ = ("_head", "_ids", "campaign", "domain")
+    `place` is the one line that may take from it (a `FairQueue`); None = it waits for a place. `ticket` is
+    that line's: where in it the queue stands.
+    """
+
+    __slots__ = ("__weakref__", "_head", "_ids", "campaign", "domain", "place", "ticket")
 
     def __init__(self, campaign: int, domain: str) -> None:
         self.campaign = campaign
         self.domain = domain
+        self.place: object | None = None
+        self.ticket = 0
         self._ids = array("Q")
         self._head = 0
 
@@ -113,6 +119,10 @@ class ScheduledQueues:
 
     def domains(self) -> Iterator[str]:
         return iter(self._queues)
+
+    def all(self) -> list[ScheduledQueue]:
+        """Every queue that holds something."""
+        return [queue for queues in self._queues.values() for queue in queues.values()]
 
     def remove_campaign(self, campaign: int) -> list[ScheduledQueue]:
         """Take a whole campaign out (cancelled); returns its queues with their ids.

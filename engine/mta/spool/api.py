@@ -13,6 +13,9 @@ durable commit put it:
 | quarantined | its actor died with it twice             | quarantined                                      |
 | gone        | settled finally; its event is written    | gone; the event is still there until trimmed     |
 
+An operator may queue a deferred, held or quarantined envelope again (`requeue`), or end a parked one
+(`conclude`: held or quarantined).
+
 Promises. `accept` is idempotent by chunk id. An event is written in the same commit as the settle it
 tells of. `settle` is idempotent by (spool id, attempt), and refused for a lease that is not open
 (then nothing changes). A lease is durable before its Pending resolves, so before the first octet of
@@ -128,6 +131,11 @@ class Spool(Protocol):
     producer: str
     epoch: str
 
+    @property
+    def next_id(self) -> int:
+        """Above the ids of all envelopes accepted so far, at most that of the next one."""
+        ...
+
     def put_content(self, content: Content, now: float) -> Pending[None]: ...
 
     def content(self, campaign: int) -> Content | None: ...
@@ -148,6 +156,21 @@ class Spool(Protocol):
 
     def settle(self, batches: Sequence[tuple[int, Sequence[Disposition]]], at: float) -> Pending[Settled]:
         """Apply (lease id, dispositions) batches in one commit. Lease id 0 = envelopes not leased."""
+        ...
+
+    def requeue(self, ids: Sequence[int]) -> Pending[Settled]:
+        """Queue envelopes at once that are deferred, held or quarantined (its crashes are forgotten then).
+
+        Others are left out: queued already, leased, gone, damaged; so a repeat changes nothing. It writes no
+        event: an attempt has neither begun nor ended, and the next one tells.
+        """
+        ...
+
+    def conclude(self, dispositions: Sequence[Disposition], at: float) -> Pending[Settled]:
+        """End held or quarantined envelopes by these final outcomes, with their events, in one commit.
+
+        Idempotent by (spool id, attempt); what is not parked is left out.
+        """
         ...
 
     def note(self, events: Sequence[Event], at: float) -> Pending[None]:
@@ -174,6 +197,17 @@ class Spool(Protocol):
         ...
 
     def next_due(self) -> float | None: ...
+
+    def rewind(self, now: float, seconds: float) -> Pending[int]:
+        """The clock was set back by `seconds`, to `now`: due times that are written so far move with it.
+
+        Done, with their number, when all have; those that `take_due` has given may be given again.
+        """
+        ...
+
+    def late(self, latest: float, limit: int) -> list[int]:
+        """Up to `limit` envelopes that are deferred until later than `latest`, the latest first."""
+        ...
 
     def events(self, after: int, limit: int) -> list[tuple[int, bytes]]:
         """Up to `limit` encoded batches with sequence > `after`: (sequence of the first event, octets)."""

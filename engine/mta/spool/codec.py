@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from engine.keyring import RowSealer
 from engine.model import event as events
-from engine.model.disposition import FINAL, DelayReason, Disposition, Outcome
+from engine.model.disposition import ASSUMED, FINAL, DelayReason, Disposition, Outcome
 from engine.model.envelope import CHUNK_ENTRIES_MAX, Chunk, Envelope
 from engine.mta.spool.api import CRASHES_MAX, STATE_OF_OUTCOME, Listed, SpoolError
 
@@ -200,12 +200,7 @@ def listed(spool_id: int, record: bytes) -> Listed:
     if not is_intact(record):
         record = rebuilt(0, record)
     campaign, subscriber, _, expires, due, attempt, crashes, flags, _, _ = HEAD.unpack_from(record)
-    if flags & QUARANTINED:
-        state = "quarantined"
-    elif flags & HELD:
-        state = "ambiguous"
-    else:
-        state = "deferred" if due else "queued"
+    state = _parked_state(flags) or ("deferred" if due else "queued")
     return Listed(
         spool_id=spool_id,
         campaign=campaign,
@@ -224,7 +219,7 @@ class Step(Struct, frozen=True, gc=False):
     """What one disposition does to one record.
 
     `record` None = the envelope is gone. `old_due`/`new_due` are due times in ms (0 = none) whose
-    keys are dropped and written. `states` are the counters that grow by one.
+    keys are dropped and written. `states` are the counters that grow by one, `left` is one that shrinks.
     """
 
     campaign: int
@@ -235,6 +230,7 @@ class Step(Struct, frozen=True, gc=False):
     states: tuple[str, ...]
     event: events.EnvelopeEvent | None
     requeue: bool
+    left: str = ""
 
 
 def settle_record(record: bytes, disposition: Disposition, crashes_max: int = CRASHES_MAX) -> Step | None:
@@ -248,7 +244,10 @@ def settle_record(record: bytes, disposition: Disposition, crashes_max: int = CR
     domain = record[HEAD_SIZE : HEAD_SIZE + length].decode("ascii")
     if outcome in FINAL:
         final = _event(outcome, campaign, subscriber, domain, disposition)
-        return Step(campaign, domain, None, due, 0, (STATE_OF_OUTCOME[outcome],), final, False)
+        ends: tuple[str, ...] = (STATE_OF_OUTCOME[outcome],)
+        if disposition.rule == ASSUMED and not flags & WAS_AMBIGUOUS:
+            ends = ("was_ambiguous", *ends)
+        return Step(campaign, domain, None, due, 0, ends, final, False)
 
     states: tuple[str, ...] = ()
     new_due = 0
@@ -285,6 +284,44 @@ def settle_record(record: bytes, disposition: Disposition, crashes_max: int = CR
         None if outcome is Outcome.RETURNED else _event(outcome, campaign, subscriber, domain, disposition)
     )
     return Step(campaign, domain, head + record[HEAD_SIZE:], due, new_due, states, event, requeue)
+
+
+def requeue_record(record: bytes) -> Step | None:
+    """Queued at once, whatever it waited for; None when it waits for nothing.
+
+    One that was quarantined begins without crashes, but is leased alone: it may kill again. The attempt that
+    it was quarantined in counts, since a lease on disk may still name it.
+    """
+    campaign, subscriber, accepted, expires, due, attempt, crashes, flags, length, salt = HEAD.unpack_from(
+        record
+    )
+    left = _parked_state(flags)
+    if not left and not due:
+        return None
+    if flags & QUARANTINED:
+        attempt, crashes, flags = min(attempt + 1, ATTEMPT_MAX), 0, flags | SUSPECT
+    flags &= ~(HELD | QUARANTINED)
+    head = HEAD.pack(campaign, subscriber, accepted, expires, 0, attempt, crashes, flags, length, salt)
+    domain = record[HEAD_SIZE : HEAD_SIZE + length].decode("ascii")
+    return Step(campaign, domain, head + record[HEAD_SIZE:], due, 0, (), None, True, left)
+
+
+def conclude_record(record: bytes, disposition: Disposition) -> Step | None:
+    """The end of a parked envelope; None for one that is not, or a repeat (attempt does not match)."""
+    assert disposition.outcome in FINAL, "a parked envelope ends, or it is queued again"
+    campaign, subscriber, _, _, due, attempt, _, flags, length, _ = HEAD.unpack_from(record)
+    left = _parked_state(flags)
+    if not left or attempt != disposition.attempt:
+        return None
+    domain = record[HEAD_SIZE : HEAD_SIZE + length].decode("ascii")
+    final = _event(disposition.outcome, campaign, subscriber, domain, disposition)
+    return Step(campaign, domain, None, due, 0, (STATE_OF_OUTCOME[disposition.outcome],), final, False, left)
+
+
+def _parked_state(flags: int) -> str:
+    if flags & QUARANTINED:
+        return "quarantined"
+    return "ambiguous" if flags & HELD else ""
 
 
 def with_due(record: bytes, due_ms: int) -> bytes:

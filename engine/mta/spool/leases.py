@@ -15,7 +15,7 @@ from typing import Final
 from msgspec import Struct
 
 from engine.config import AmbiguousPolicy
-from engine.model.disposition import DelayReason, Disposition, Outcome
+from engine.model.disposition import DelayReason, Disposition, Outcome, assumed
 from engine.model.reply import Verb
 from engine.mta.spool.api import SUSPECTS_MAX, Lease
 
@@ -96,6 +96,10 @@ class OpenLeases:
                 if self._holder.get(spool_id) == claim.ticket:
                     del self._holder[spool_id]
 
+    def free(self, ids: Iterable[int]) -> tuple[int, ...]:
+        """Those that nobody holds."""
+        return tuple(spool_id for spool_id in ids if spool_id not in self._holder)
+
     def take(self, batches: Iterable[tuple[int, Sequence[Disposition]]]) -> Taken:
         """The dispositions that count: of a lease's own envelopes, or (lease 0) of those nobody holds."""
         holder = self._holder
@@ -167,6 +171,8 @@ def orphan(spool_id: int, attempt: int, policy: AmbiguousPolicy, retry_at: float
     reason = DelayReason.AMBIGUOUS_RETRY
     if policy is AmbiguousPolicy.HOLD:
         reason = DelayReason.AMBIGUOUS_HELD
+    if policy is AmbiguousPolicy.ASSUME_DELIVERED:
+        return assumed(spool_id, attempt, "the engine stopped while this was in flight")
     return Disposition(
         spool_id,
         attempt,

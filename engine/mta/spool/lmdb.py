@@ -8,12 +8,14 @@ not on disk: `queued()` rebuilds them in one scan (1,000,000 envelopes: about a 
 
 Memory holds what is leased (bounded by the connections) and the position of the due scan. Ids are
 taken from memory at once and the high-water mark is written with the chunk, so ids may have gaps but
-never repeat. On trouble: StorageError from the committer, and nothing of that commit happened.
+never repeat. On trouble: StorageError from the committer, and nothing of that commit happened. Where there
+is no room, contents and chunks are refused (StorageFull); everything else waits for some.
 """
 
 import secrets
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import msgspec
 
@@ -40,6 +42,7 @@ from engine.storage import Committer, Environment, Pending
 from engine.storage.environment import Transaction
 
 SECONDS_PER_DAY = 86_400
+REWIND_PAGE = 2_000  # due times per commit: some 20 ms of the loop
 
 
 class LmdbSpool(SpoolReads):
@@ -67,6 +70,10 @@ class LmdbSpool(SpoolReads):
     def __repr__(self) -> str:
         return f"<LmdbSpool {self._environment.path}: {self._open.held} leased in {len(self._open)} leases>"
 
+    @property
+    def next_id(self) -> int:
+        return self._next_id
+
     # --- contents --------------------------------------------------------------------------------------
 
     def put_content(self, content: Content, now: float) -> Pending[None]:
@@ -79,7 +86,7 @@ class LmdbSpool(SpoolReads):
             elif stored.content != content:
                 raise SpoolError(f"campaign {content.campaign} is known with another content")
 
-        return self._committer.submit(operation)
+        return self._committer.submit(operation, patient=False)
 
     def _sealer(self, campaign: int) -> RowSealer:
         sealer = self._sealers.get(campaign)
@@ -120,7 +127,7 @@ class LmdbSpool(SpoolReads):
             self._tables.write_events(transaction, now, [ChunkAccepted(campaign, chunk.id, count)])
             return Acceptance(chunk.id, campaign, first, count, domains)
 
-        return self._committer.submit(operation)
+        return self._committer.submit(operation, patient=False)  # it would stand before the settles
 
     # --- leases ----------------------------------------------------------------------------------------
 
@@ -226,6 +233,14 @@ class LmdbSpool(SpoolReads):
         packed = transaction.get(key, db=self._tables.leases)
         kept = pack_lease(item for item in unpack_lease(packed) if item[0] not in returned)
         transaction.put(key, kept, db=self._tables.leases)
+
+    def requeue(self, ids: Sequence[int]) -> Pending[Settled]:
+        free = self._open.free(ids)
+        return self._committer.submit(lambda transaction: self._tables.requeue(transaction, free))
+
+    def conclude(self, dispositions: Sequence[Disposition], at: float) -> Pending[Settled]:
+        ends = tuple(dispositions)
+        return self._committer.submit(lambda transaction: self._tables.conclude(transaction, ends, at))
 
     # --- opening ---------------------------------------------------------------------------------------
 
@@ -344,6 +359,48 @@ class LmdbSpool(SpoolReads):
             while found and bytes(cursor.key()) <= self._due_position:
                 found = cursor.next()
             return codec.DUE_KEY.unpack(cursor.key())[0] / 1000 if found else None
+
+    def rewind(self, now: float, seconds: float) -> Pending[int]:
+        """One look at all keys, behind what is being written, then pages of commits."""
+        given = self._due_position
+        self._due_position = min(given, codec.due_key(max(int(now * 1000), 0), 0))
+        moved: Pending[int] = Pending()
+
+        def keys(transaction: Transaction) -> list[bytes]:
+            with transaction.cursor(db=self._tables.due) as cursor:
+                return [key for key in cursor.iternext(values=False) if key > given]
+
+        def move(found: list[bytes], start: int) -> None:
+            page = found[start : start + REWIND_PAGE]
+            pending = self._committer.submit(
+                lambda transaction: self._tables.move_due(
+                    transaction, page, -int(seconds * 1000), due_after=self._due_ms()
+                )
+            )
+            pending.then(lambda done: following(done, found, start + len(page)))
+
+        def following(done: Pending[Any], found: list[bytes], start: int) -> None:
+            if done.error is not None:
+                moved.fail(done.error)
+            elif start < len(found):
+                move(found, start)
+            else:
+                moved.resolve(len(found))
+
+        self._committer.submit(keys).then(
+            lambda done: following(done, [] if done.error else done.result(), 0)
+        )
+        return moved
+
+    def late(self, latest: float, limit: int) -> list[int]:
+        late: list[int] = []
+        with self._environment.read() as transaction, transaction.cursor(db=self._tables.due) as cursor:
+            for key in cursor.iterprev(values=False):
+                due, spool_id = codec.DUE_KEY.unpack(key)
+                if due <= int(latest * 1000) or len(late) == limit:
+                    break
+                late.append(spool_id)
+        return late
 
     def note(self, events: Sequence[Event], at: float) -> Pending[None]:
         written = list(events)

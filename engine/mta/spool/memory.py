@@ -74,6 +74,10 @@ class MemorySpool:
         """The next incarnation after a crash; this one is not used any more."""
         return MemorySpool(producer=self.producer, disk=self.disk)
 
+    @property
+    def next_id(self) -> int:
+        return self.disk.next_id
+
     # --- contents --------------------------------------------------------------------------------------
 
     def put_content(self, content: Content, now: float) -> Pending[None]:
@@ -199,12 +203,45 @@ class MemorySpool:
                 dues.append(due)
             if step.event is not None:
                 written.append(step.event)
-            for state in step.states:
-                self._counts(step.campaign).add(state, 1)
+            self._count(step)
             if step.requeue:
                 requeued.append(QueueEntry(spool_id, step.campaign, step.domain))
         self._write_events(at, written)
         return Settled(applied, tuple(requeued), min(dues) / 1000 if dues else None)
+
+    def requeue(self, ids: Sequence[int]) -> Pending[Settled]:
+        requeued: list[QueueEntry] = []
+        for spool_id in self._open.free(ids):
+            record = self.disk.records.get(spool_id)
+            step = codec.requeue_record(record) if record is not None and codec.is_intact(record) else None
+            if step is None or step.record is None:
+                continue
+            if step.old_due and (step.old_due, spool_id) in self.disk.due:
+                self.disk.due.remove((step.old_due, spool_id))
+            self.disk.records[spool_id] = step.record
+            self._count(step)
+            requeued.append(QueueEntry(spool_id, step.campaign, step.domain))
+        return Pending.ready(Settled(len(requeued), tuple(requeued)))
+
+    def conclude(self, dispositions: Sequence[Disposition], at: float) -> Pending[Settled]:
+        written: list[Event] = []
+        for disposition in dispositions:
+            record = self.disk.records.get(disposition.spool_id)
+            if record is None or not codec.is_intact(record):
+                continue
+            step = codec.conclude_record(record, disposition)
+            if step is not None and step.event is not None:
+                del self.disk.records[disposition.spool_id]
+                self._count(step)
+                written.append(step.event)
+        self._write_events(at, written)
+        return Pending.ready(Settled(len(written), ()))
+
+    def _count(self, step: codec.Step) -> None:
+        for state in step.states:
+            self._counts(step.campaign).add(state, 1)
+        if step.left:
+            self._counts(step.campaign).add(step.left, -1)
 
     def _park(self, spool_id: int, why: str, at: float) -> None:
         record, campaign = self.disk.records.get(spool_id), self._campaign_of(spool_id)
@@ -292,6 +329,21 @@ class MemorySpool:
     def next_due(self) -> float | None:
         at = bisect_right(self.disk.due, self._due_position)
         return self.disk.due[at][0] / 1000 if at < len(self.disk.due) else None
+
+    def rewind(self, now: float, seconds: float) -> Pending[int]:
+        given = self._due_position
+        self._due_position = min(given, (max(int(now * 1000), 0), 0))
+        waiting = [item for item in self.disk.due if item > given]
+        for due, spool_id in waiting:
+            self.disk.due.remove((due, spool_id))
+            moved = max(due - int(seconds * 1000), self._due_position[0] + 1)
+            self.disk.records[spool_id] = codec.with_due(self.disk.records[spool_id], moved)
+            insort(self.disk.due, (moved, spool_id))
+        return Pending.ready(len(waiting))
+
+    def late(self, latest: float, limit: int) -> list[int]:
+        late = [spool_id for due, spool_id in reversed(self.disk.due) if due > int(latest * 1000)]
+        return late[:limit]
 
     def events(self, after: int, limit: int) -> list[tuple[int, bytes]]:
         return list(islice((batch for batch in self.disk.events if batch[0] > after), limit))

@@ -1,13 +1,16 @@
-"""The reading side of an LMDB spool: what any process may look at, without a lock and without a key.
+"""The reading side of an LMDB spool: what any process may look at, without a lock.
 
 `SpoolReads` is what the writer and a visitor share; `SpoolReader` is the visitor: `emass queue show`
-over a data folder, with or without an engine running on it. Each call is one short read transaction.
+over a data folder, with or without an engine running on it. Only to open an envelope, for its address
+and row, it needs the keys. Each call is one short read transaction.
 """
 
 from pathlib import Path
 from types import TracebackType
 
+from engine.keyring import RowKeyring
 from engine.model.content import Content
+from engine.model.envelope import Envelope
 from engine.mta.spool import codec
 from engine.mta.spool.api import Listed, StateCounts
 from engine.mta.spool.tables import Tables, open_spool_environment
@@ -48,6 +51,12 @@ class SpoolReads:
         with self._environment.read() as transaction:
             return self._tables.counts_of(transaction, campaign)
 
+    def one(self, spool_id: int) -> Listed | None:
+        """The envelope of this id, if it is not gone."""
+        with self._environment.read() as transaction:
+            record = transaction.get(spool_id.to_bytes(8, "big"), db=self._tables.envelopes)
+        return None if record is None else codec.listed(spool_id, record)
+
     def listing(self, after: int, limit: int) -> list[Listed]:
         with self._environment.read() as transaction, transaction.cursor(db=self._tables.envelopes) as cursor:
             found: list[Listed] = []
@@ -67,6 +76,25 @@ class SpoolReader(SpoolReads):
 
     def __repr__(self) -> str:
         return f"<SpoolReader {self._environment.path}>"
+
+    @property
+    def last_id(self) -> int:
+        """The highest id of an envelope that is not gone; 0 = there is none."""
+        with self._environment.read() as transaction, transaction.cursor(db=self._tables.envelopes) as cursor:
+            return int.from_bytes(cursor.key(), "big") if cursor.last() else 0
+
+    def open(self, spool_id: int, keyring: RowKeyring) -> Envelope | None:
+        """The envelope with its address and row, if it is not gone. Raises KeyringError or SpoolError."""
+        with self._environment.read() as transaction:
+            record = transaction.get(spool_id.to_bytes(8, "big"), db=self._tables.envelopes)
+            if record is None:
+                return None
+            if not codec.is_intact(record):
+                raise codec.DamagedRecord("the record's head is damaged")
+            stored = self._tables.content_of(transaction, codec.record_campaign(record))
+        if stored is None:
+            raise codec.DamagedRecord("its campaign is not known here")
+        return codec.decode_envelope(spool_id, record, keyring.sealer(stored.row_key))
 
     def __enter__(self) -> "SpoolReader":
         return self

@@ -134,16 +134,68 @@ class Tables:
             if step.event is not None:
                 written.append(step.event)
             if step.states:
-                counters = growth.setdefault(step.campaign, {})
-                for state in step.states:
-                    counters[state] = counters.get(state, 0) + 1
+                _count(growth, step)
             if step.requeue:
                 requeued.append(QueueEntry(disposition.spool_id, step.campaign, step.domain))
-        for campaign, counters in growth.items():
-            self.grow(transaction, campaign, counters)
+        self._grow_all(transaction, growth)
         if written:
             self.write_events(transaction, at, written)
         return Settled(applied, tuple(requeued), earliest)
+
+    def requeue(self, transaction: Transaction, ids: Sequence[int]) -> Settled:
+        """Queue at once what is deferred or parked."""
+        growth: dict[int, dict[str, int]] = {}
+        requeued: list[QueueEntry] = []
+        for spool_id in ids:
+            key = spool_id.to_bytes(8, "big")
+            record = transaction.get(key, db=self.envelopes)
+            step = codec.requeue_record(record) if record is not None and codec.is_intact(record) else None
+            if step is None:
+                continue
+            if step.old_due:
+                transaction.delete(codec.due_key(step.old_due, spool_id), db=self.due)
+            transaction.put(key, step.record, db=self.envelopes)
+            _count(growth, step)
+            requeued.append(QueueEntry(spool_id, step.campaign, step.domain))
+        self._grow_all(transaction, growth)
+        return Settled(len(requeued), tuple(requeued))
+
+    def move_due(self, transaction: Transaction, keys: Sequence[bytes], by: int, *, due_after: int) -> None:
+        """Move due times by so many ms, as far as they still stand."""
+        for key in keys:
+            if not transaction.delete(key, db=self.due):
+                continue
+            old, spool_id = codec.DUE_KEY.unpack(key)
+            due, place = max(old + by, due_after + 1), spool_id.to_bytes(8, "big")
+            record = transaction.get(place, db=self.envelopes)
+            if record is not None and codec.is_intact(record):
+                transaction.put(place, codec.with_due(record, due), db=self.envelopes)
+                transaction.put(codec.due_key(due, spool_id), b"", db=self.due)
+
+    def conclude(self, transaction: Transaction, dispositions: Sequence[Disposition], at: float) -> Settled:
+        """End what is parked."""
+        growth: dict[int, dict[str, int]] = {}
+        written: list[Event] = []
+        for disposition in dispositions:
+            key = disposition.spool_id.to_bytes(8, "big")
+            record = transaction.get(key, db=self.envelopes)
+            if record is None or not codec.is_intact(record):
+                continue
+            step = codec.conclude_record(record, disposition)
+            if step is None:
+                continue
+            assert step.event is not None
+            transaction.delete(key, db=self.envelopes)
+            _count(growth, step)
+            written.append(step.event)
+        self._grow_all(transaction, growth)
+        if written:
+            self.write_events(transaction, at, written)
+        return Settled(len(written), ())
+
+    def _grow_all(self, transaction: Transaction, growth: dict[int, dict[str, int]]) -> None:
+        for campaign, counters in growth.items():
+            self.grow(transaction, campaign, counters)
 
     def write_events(self, transaction: Transaction, at: float, batch: list[Event]) -> None:
         sequence = self.number(transaction, NEXT_EVENT, 1)
@@ -217,3 +269,12 @@ class Tables:
 
     def put_number(self, transaction: Transaction, key: bytes, number: int) -> None:
         self.environment.put_meta(transaction, key, number.to_bytes(8, "big"))
+
+
+def _count(growth: dict[int, dict[str, int]], step: codec.Step) -> None:
+    """By how much each counter of the step's campaign moves."""
+    counters = growth.setdefault(step.campaign, {})
+    for state in step.states:
+        counters[state] = counters.get(state, 0) + 1
+    if step.left:
+        counters[step.left] = counters.get(step.left, 0) - 1

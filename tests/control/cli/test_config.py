@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from control.cli.__main__ import run
+from engine.keyring import write_secret
 
 
 @pytest.fixture
@@ -109,8 +110,38 @@ def test_the_examples_of_a_fresh_file_work_together(file: Path, capsys: pytest.C
     keys = re.search(r"(?s)\[\[keys.dkim\]\].*?\n\n", text)
     assert keys is not None
     file.write_text(text.replace(keys[0], ""))
+    (file.parent / "keys").mkdir()
+    for name in ("socks.password", "smart.password"):
+        assert run(["config", "check"]) == 2
+        assert f"{name} does not exist" in capsys.readouterr().err
+        write_secret(file.parent / "keys" / name, b"secret\n")
     assert run(["config", "check"]) == 0
     assert "error" not in capsys.readouterr().out
+
+
+def test_what_dns_says_of_our_names_is_a_warning(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def names(resolver: object, sources: object) -> dict[str, tuple[str, ...]]:
+        return {"ip-1": ("11.22.33.44 has no PTR record",), "ip-2": ()}
+
+    monkeypatch.setattr("engine.mta.net.fcrdns.check_names", names)
+    assert run(["config", "check", "--dns"]) == 0
+    out = capsys.readouterr().out
+    assert "warning: source ip-1: 11.22.33.44 has no PTR record" in out
+    assert "note: source ip-2: its address and EHLO name prove each other" in out
+    assert run(["config", "check", "--dns", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["names"]["ip-1"] == ["11.22.33.44 has no PTR record"]
+
+
+def test_without_a_public_address_there_is_nothing_to_ask(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text('[[engine.source]]\nname = "a"\naddress = "10.0.0.1"\n')
+    assert run(["config", "check", "--dns"]) == 0
+    assert "no source has a public address" in capsys.readouterr().out
+    assert run(["config", "check"]) == 0
+    assert "public address" not in capsys.readouterr().out
 
 
 def test_show_prints_what_was_set_and_resolved_prints_all(

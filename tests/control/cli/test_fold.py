@@ -187,6 +187,16 @@ def test_reasons_and_samples_are_bounded() -> None:
     assert all(len(reason.sample) == SAMPLE_CHARS for reason in reasons)
 
 
+def test_what_was_held_or_quarantined_and_is_tried_again_counts_once() -> None:
+    held = attempt("Ambiguous", 1, reason="ambiguous, held")
+    parked = attempt("Quarantined", 2)
+    counts = by_domain(filled(batch(1, held, parked)))["a.example"].counts
+    assert (counts.ambiguous, counts.quarantined) == (1, 1)
+    ends = (attempt("Delivered", 1, number=1), attempt("Deferred", 2, number=1))
+    counts = by_domain(filled(batch(1, held, parked, *ends)))["a.example"].counts
+    assert (counts.ambiguous, counts.quarantined, counts.delivered) == (0, 0, 1)
+
+
 @given(st.randoms(use_true_random=False), st.integers(1, 40))
 def test_any_story_told_in_any_cuts_with_any_repeats_adds_up_like_a_naive_count(
     dice: random.Random, people: int

@@ -1,5 +1,6 @@
 """The frame: help without loading, exit codes, and one line for whatever goes wrong."""
 
+import os
 import subprocess
 import sys
 
@@ -17,6 +18,19 @@ def test_help_names_every_command_and_an_example(capsys: pytest.CaptureFixture[s
     out = capsys.readouterr().out
     assert all(name in out for name in frame.COMMANDS)
     assert "Example" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "aside"), [(["queue", "list", "--help"], True), (["queue", "pin", "--help"], False)]
+)
+def test_a_command_that_only_looks_lets_an_engine_go_first(
+    arguments: list[str], aside: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+    monkeypatch.setattr(os, "setpriority", lambda which, who, niceness: told.append(niceness))
+    with pytest.raises(SystemExit):
+        frame.main(arguments)
+    assert told == ([frame.NICENESS] if aside else [])
 
 
 @pytest.mark.parametrize(

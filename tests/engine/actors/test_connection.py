@@ -8,14 +8,13 @@ import trio
 
 from bench.world.manners import Manners, Moment, Starttls, Trouble, hang_up
 from engine.actors import connection as connection_actor
-from engine.actors.connection import needs_one_click
 from engine.actors.messages import BELL, ConnectionReady, Settle, Sign, Want
 from engine.config.tables import AmbiguousPolicy
 from engine.config.units import Duration
-from engine.model.content import Content, DkimIdentity
+from engine.model.content import DkimIdentity
 from engine.model.disposition import DelayReason, Outcome
 from engine.model.reply import TransportFailure, Verb
-from tests.fakes.engine_house import DOMAIN, letter, numbered, signed, transactional, until
+from tests.fakes.engine_house import DOMAIN, letter, numbered, signed, until
 from tests.fakes.smtp_line import NAME, Line, open_line
 
 pytestmark = pytest.mark.slow  # real sockets and processes on the real clock: seconds
@@ -241,18 +240,6 @@ async def test_a_full_spooler_makes_it_wait_and_loses_nothing() -> None:
 
 
 # --- what is not sent -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("content", "needed"),
-    [
-        (letter(), False),
-        (letter(unsubscribe_host=""), True),
-        (transactional(), False),
-    ],
-)
-def test_who_needs_one_click(content: Content, needed: bool) -> None:
-    assert needs_one_click(content) == needed
 
 
 async def test_bulk_without_one_click_goes_to_private_receivers_only(monkeypatch: pytest.MonkeyPatch) -> None:

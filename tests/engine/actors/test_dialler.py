@@ -58,7 +58,7 @@ async def test_a_source_without_the_family_says_so() -> None:
     async with open_line() as line:
         reached = await connect(line, source=Source("six", "me.test", "::1"))
         assert isinstance(reached, TransportFailure)
-        assert reached.kind is FailureKind.SOURCE
+        assert reached.kind is FailureKind.NO_ADDRESS
         assert "six" in reached.detail
 
 

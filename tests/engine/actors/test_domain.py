@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from engine.actors import domain as domain_module
 from engine.actors.domain import domain, path_key
-from engine.actors.messages import Lookup, Offer, OrderLeases, Routed, Settle, Unroutable
+from engine.actors.messages import Lookup, Offer, OrderLeases, Recall, Routed, Settle, Unroutable
 from engine.actors.parts import Parts
 from engine.model.disposition import Disposition, Outcome
 from engine.model.reply import FailureKind, TransportFailure, Verb
@@ -173,5 +173,41 @@ async def test_a_stop_gives_back_what_it_holds(autojump_clock: MockClock) -> Non
         await house.parts.domains.stop_child("x.test")
         await house.play_spooler()
         assert {item.outcome for item in house.settled} == {Outcome.RETURNED}
+
+    await in_house(NOWHERE, act)
+
+
+async def test_a_domain_that_had_a_route_today_is_deferred_and_not_bounced(autojump_clock: MockClock) -> None:
+    parts = memory_parts()
+    parts.dns_doubt.found("x.test", trio.current_time())
+    async with alive(parts, "domains"):
+        house = House(parts, NOWHERE)
+        await house.answer()
+        ids = await accepted(parts, numbered(3, "x.test"))
+        message = house.unroutable()
+        assert message.retry_at is not None
+        await house.offer(message.ref, ids, exhausted=True)
+        assert {item.outcome for item in house.settled} == {Outcome.DEFERRED}
+        assert {item.reply for item in house.settled} == {
+            "dns at resolve: no_such_domain at resolve: no such domain; it had a route within the last day"
+        }
+
+
+async def test_what_was_found_is_remembered(autojump_clock: MockClock) -> None:
+    parts = memory_parts()
+    async with alive(parts, "domains"):
+        house = House(parts, host_route("127.0.0.1", 25))
+        await house.answer()
+    assert parts.dns_doubt.absent("x.test", trio.current_time())
+
+
+async def test_a_recall_finds_nothing_to_give_back_and_harms_nothing(autojump_clock: MockClock) -> None:
+    async def act(house: House) -> None:
+        ids = await accepted(house.parts, numbered(5, "x.test"))
+        message = house.unroutable()
+        message.ref.try_tell(Recall())
+        await house.offer(message.ref, ids, exhausted=True)
+        assert house.ended == [("x.test", None)]
+        assert {item.outcome for item in house.settled} == {Outcome.BOUNCED}
 
     await in_house(NOWHERE, act)

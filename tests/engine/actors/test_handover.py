@@ -1,5 +1,6 @@
 """The remains of a dead taker reach the spooler, whatever state it is in."""
 
+import pytest
 from msgspec.structs import replace
 from trio.testing import MockClock
 
@@ -71,6 +72,13 @@ async def test_a_failure_is_the_end_of_everything_granted(autojump_clock: MockCl
     assert (item.outcome, item.verb, item.rule) == (Outcome.BOUNCED, Verb.RESOLVE, "domain-nxdomain")
     assert (item.reply, item.site, item.due) == ("no_such_domain at resolve: no such domain", "mx.test", 0.0)
     assert not holder.held
+
+
+@pytest.mark.parametrize("kind", [FailureKind.SOURCE, FailureKind.LOCAL])
+async def test_our_own_failure_costs_no_attempt(kind: FailureKind, autojump_clock: MockClock) -> None:
+    parts, holder = memory_parts(), holding()
+    told = judge_granted(parts, holder, TransportFailure(kind, Verb.CONNECT, "gone"))
+    assert {item.outcome for item in told[0][1]} == {Outcome.RETURNED}
 
 
 async def test_a_failure_for_now_defers_or_expires(autojump_clock: MockClock) -> None:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from engine.actors.holder import Holder
+from engine.actors.holder import CUT_OFF, Batches, Holder
+from engine.config.tables import AmbiguousPolicy
 from engine.model.disposition import DelayReason, Outcome
 from tests.fakes.engine_house import a_lease
 
@@ -49,7 +50,7 @@ def test_what_becomes_of_one_envelope(
     if current:
         holder.current = 1
     ((lease, (disposition,)),) = holder.remains(
-        crashed=crashed, ambiguous_due=DUE, reason=DelayReason.ACTOR_RESTARTED, held=False
+        crashed=crashed, ambiguous_due=DUE, reason=DelayReason.ACTOR_RESTARTED, policy=AmbiguousPolicy.RETRY
     )
     assert (lease, disposition.spool_id, disposition.attempt) == (5, 1, 2)
     assert (disposition.outcome, disposition.crashed) == (outcome, blamed)
@@ -64,10 +65,24 @@ def test_the_remains_are_told_by_lease_and_only_once() -> None:
     holder.grant(a_lease(6, 3, 4))
     holder.drop(1)
     holder.wire.add(3)
-    told = holder.remains(crashed=True, ambiguous_due=DUE, reason=DelayReason.CONNECTION_LOST, held=True)
+    told = remains(holder, AmbiguousPolicy.HOLD)
     assert {lease: [item.spool_id for item in batch] for lease, batch in told} == {5: [2], 6: [3, 4]}
     (ambiguous,) = [item for _, batch in told for item in batch if item.outcome is Outcome.AMBIGUOUS]
     assert ambiguous.reason is DelayReason.AMBIGUOUS_HELD
     assert holder.closed
     assert not holder.granted
-    assert not holder.remains(crashed=True, ambiguous_due=DUE, reason=DelayReason.CONNECTION_LOST, held=False)
+    assert not remains(holder, AmbiguousPolicy.RETRY)
+
+
+def test_what_is_assumed_to_be_delivered_is_not_ambiguous() -> None:
+    holder = Holder("c#1")
+    holder.grant(a_lease(5, 1, 2))
+    holder.wire.add(1)
+    holder.current = 1
+    ((_, (sent, waiting)),) = remains(holder, AmbiguousPolicy.ASSUME_DELIVERED)
+    assert (sent.outcome, sent.rule, sent.reply) == (Outcome.DELIVERED, "assumed", CUT_OFF)
+    assert waiting.outcome is Outcome.RETURNED
+
+
+def remains(holder: Holder, policy: AmbiguousPolicy) -> Batches:
+    return holder.remains(crashed=True, ambiguous_due=DUE, reason=DelayReason.CONNECTION_LOST, policy=policy)

@@ -13,12 +13,14 @@ from trio.testing import MockClock
 from engine.actors.intake import chunk_problem, content_problem, intake
 from engine.actors.parts import Parts
 from engine.actors.spooler import spooler
+from engine.actors.stops import Draining
+from engine.bus.api import BusFull
 from engine.model.content import Content
 from engine.model.envelope import CHUNK_ENTRIES_MAX, Chunk, ChunkEntry
 from engine.model.submission import Submission, SubmitChunk, SubmitContent, encode_submission
 from engine.runtime.spec import ChildSpec, Context, Strategy, SupervisorSpec
 from engine.runtime.supervisor import Tree
-from engine.storage import Space, SpaceLevel
+from engine.storage import Pending, Space, SpaceLevel, StorageFull
 from tests.fakes.engine_house import CAMPAIGN, Desk, chunks, letter, memory_parts, numbered, signed
 from tests.fakes.trees import running_tree
 
@@ -253,3 +255,45 @@ class _Room(Space):
 
     def measure(self) -> SpaceLevel:
         return self.level
+
+
+async def test_in_a_drain_nothing_is_taken_and_nothing_is_lost(autojump_clock: MockClock) -> None:
+    parts = memory_parts()
+    async with running_intake(parts):
+        await trio.sleep(5)  # it waits for a chunk by now
+        parts.stops.draining = Draining(1e12, "new kernel", "ann")
+        await submit(parts, SubmitContent(letter()), a_chunk("a@x.test"))
+        await trio.sleep(60)
+        assert parts.spool.counts(CAMPAIGN).accepted == 0
+        assert parts.bus.backlog(STREAM, "intake") == 2
+        parts.stops.draining = None
+        await trio.sleep(5)
+    assert parts.spool.counts(CAMPAIGN).accepted == 1
+
+
+@pytest.mark.parametrize("full", [StorageFull("the disk is full"), BusFull("the bus is full")])
+async def test_without_room_it_waits_and_takes_the_same_again(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, full: Exception
+) -> None:
+    parts = memory_parts()
+    refusals = [full] * 3
+    owner, name = (parts.spool, "accept") if isinstance(full, StorageFull) else (parts.bus, "create")
+    honest = getattr(owner, name)
+
+    def refuse(*facts: Any) -> Any:
+        if refusals:
+            error = refusals.pop()
+            if isinstance(error, BusFull):
+                raise error
+            pending: Pending[Any] = Pending()
+            pending.fail(error)
+            return pending
+        return honest(*facts)
+
+    monkeypatch.setattr(owner, name, refuse)
+    async with running_intake(parts) as tree:
+        lines = await through(parts, SubmitContent(letter()), a_chunk("a@x.test", "b@x.test"))
+        assert tree.child_statistics("intake").crashes == 0
+        assert tree.child_statistics("spooler").crashes == 0
+    assert [line["why"] for line in lines] == [str(full)] * 3
+    assert parts.spool.counts(CAMPAIGN).accepted == 2

@@ -58,11 +58,23 @@ def test_it_shows_what_it_has() -> None:
     assert repr(path) == "<Path out>mx.test: 1 released, room for 3, <FairQueue: []>>"
 
 
-def test_a_path_that_is_emptied_names_the_domains_that_waited() -> None:
+def test_a_path_that_is_emptied_hands_out_its_queues_without_a_place() -> None:
     path = waiting(Path(SITE), BULK)
-    assert path.empty() == {"a.test"}
+    (queue,) = path.waiting.flows()[0].queues()
+    assert queue.place is path.waiting
+    assert path.empty() == [queue]
+    assert queue.place is None
+    assert len(queue) == 1, "its ids are its own"
     assert not path.waiting
-    assert path.empty() == set()
+    assert path.empty() == []
+
+
+def test_a_path_that_is_emptied_leaves_alone_what_went_elsewhere() -> None:
+    path, other = waiting(Path(SITE), BULK), Path("out>mx.other.test")
+    (queue,) = path.waiting.flows()[0].queues()
+    other.waiting.push(queue, BULK, "")
+    assert path.empty() == []
+    assert queue.place is other.waiting
 
 
 def test_what_waits_is_counted_as_far_as_it_matters() -> None:

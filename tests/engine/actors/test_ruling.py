@@ -12,8 +12,8 @@ from engine.actors.memory import PathMemory
 from engine.actors.operating import Author, Refused
 from engine.actors.parts import ConfigFile, Parts
 from engine.actors.ruling import SAID_MAX, Ruling
+from engine.config.egress import SourceRule
 from engine.config.load import load_config
-from engine.config.tables import SourceRule
 from engine.config.units import CountRange
 from engine.model.event import Adapted
 from tests.fakes.engine_house import SOURCE, host_route, memory_parts

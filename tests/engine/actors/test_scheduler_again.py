@@ -11,27 +11,43 @@ from trio.testing import MockClock
 
 from engine.actors import site as site_actor
 from engine.actors.messages import BELL
+from engine.actors.routing import STALE_SECONDS
 from tests.fakes.scripted_paths import path_house
 from tests.fakes.trees import until_quiet
 
 Patch = pytest.MonkeyPatch
 
 
-async def test_a_domain_whose_look_up_died_is_looked_up_again_though_it_had_a_route_once(
+async def test_a_domain_whose_look_up_died_is_looked_up_again(
     monkeypatch: Patch, autojump_clock: MockClock
 ) -> None:
     async with path_house(monkeypatch) as house:
         await house.queue((1, 7, "a.test"))
-        path = await house.route("a.test", ttl_seconds=2.0)  # the path stays: its site lives
-        assert await house.credit(path, 9) == [1]
-        await trio.sleep(3.0)
-        await house.queue((2, 7, "a.test"))
         with structlog.testing.capture_logs():
             house.parts.domains.kill("a.test")
             await until_quiet()
+        assert house.started == ["a.test", "a.test"]
+        path = await house.route("a.test")
+        assert await house.credit(path, 9) == [1]
+
+
+async def test_a_refresh_that_died_is_tried_again_later_and_the_old_route_goes_on(
+    monkeypatch: Patch, autojump_clock: MockClock
+) -> None:
+    async with path_house(monkeypatch) as house:
+        await house.queue((1, 7, "a.test"), (2, 7, "a.test"))
+        path = await house.route("a.test", ttl_seconds=60.0)
+        assert await house.credit(path, 1) == [1]
+        await trio.sleep(61)
+        with structlog.testing.capture_logs():
+            house.parts.domains.kill("a.test")
+            await until_quiet()
+        assert house.started == ["a.test", path, "a.test"], "a look-up that dies must not spin"
+        assert await house.credit(path, 1) == [2]
+        await house.queue((3, 7, "a.test"))
+        await trio.sleep(STALE_SECONDS + 1)
         assert house.started == ["a.test", path, "a.test", "a.test"]
-        await house.route("a.test")
-        assert await house.credit(path, 9) == [2]
+        assert await house.credit(path, 1) == [3]
 
 
 async def test_a_domain_whose_look_up_died_goes_to_the_path_that_another_domain_has_brought_back(

@@ -1,12 +1,15 @@
 """Which source a domain's mail leaves by: always the same, until its warm-up quota is used up."""
 
 import pytest
+import trio
 from trio.testing import MockClock
 
 from engine.actors.messages import GiveBack
 from engine.actors.path import path_key
 from engine.config.shaping import WarmUpPlan
 from engine.model.egress import Source
+from engine.model.reply import FailureKind, TransportFailure, Verb
+from engine.mta.policy.egress import DEFAULT_WAY, Egress
 from tests.fakes.scripted_paths import path_house
 
 Patch = pytest.MonkeyPatch
@@ -19,8 +22,8 @@ def plan(*, overflow: bool = True) -> tuple[WarmUpPlan, ...]:
 
 def domain_of(source: Source) -> str:
     """A recipient domain whose mail leaves by `source` as long as that may."""
-    names = (f"d{number}.test" for number in range(10))
-    return next(name for name in names if (NEW, OLD)[sum(name.encode()) % 2] is source)
+    egress, names = Egress((NEW, OLD)), (f"d{number}.test" for number in range(100))
+    return next(name for name in names if egress.source_for(DEFAULT_WAY, name, lambda each: True) is source)
 
 
 async def test_a_domain_keeps_its_source(monkeypatch: Patch, autojump_clock: MockClock) -> None:
@@ -30,6 +33,16 @@ async def test_a_domain_keeps_its_source(monkeypatch: Patch, autojump_clock: Moc
             await house.accept(f"a@{domain}")
             await house.route(domain, f"mx.{source.name}.test")
             assert path_key(source, f"mx.{source.name}.test") in house.sites
+
+
+async def test_a_suspended_source_gives_way(monkeypatch: Patch, autojump_clock: MockClock) -> None:
+    async with path_house(monkeypatch, sources=(NEW, OLD)) as house:
+        gone = TransportFailure(FailureKind.SOURCE, Verb.CONNECT, "gone")
+        house.parts.source_states.failed("new", gone, trio.current_time())
+        domain = domain_of(NEW)
+        await house.accept(f"a@{domain}")
+        await house.route(domain)
+        assert path_key(OLD, "mx.test") in house.sites
 
 
 async def test_what_is_over_the_quota_of_a_new_source_leaves_by_the_warm_one(

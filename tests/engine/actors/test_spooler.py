@@ -25,6 +25,7 @@ from engine.actors.messages import (
 )
 from engine.actors.parts import Parts
 from engine.actors.spooler import spooler
+from engine.actors.stops import Draining
 from engine.model.disposition import Disposition, Outcome
 from engine.model.event import Adapted, decode_events
 from engine.mta.spool.api import Acceptance, SpoolError
@@ -215,6 +216,20 @@ async def test_a_deferred_envelope_is_told_when_its_time_has_come(autojump_clock
         await trio.sleep(29.5)
         assert not house.told(Queued)
         await trio.sleep(1.0)
+        ((entry,),) = [told.entries for told in house.told(Queued)]
+        assert entry.spool_id == ids[0]
+
+
+async def test_in_a_drain_nothing_that_was_deferred_comes_due(autojump_clock: MockClock) -> None:
+    async with open_house() as house:
+        ids = await accepted(house.parts, numbered(1))
+        due = house.parts.clock.now() + 5
+        await house.tell(Settle([(0, [Disposition(ids[0], 0, Outcome.DEFERRED, due=due)])]))
+        house.parts.stops.draining = Draining(1e12, "new kernel", "ann")
+        await trio.sleep(20)
+        assert not house.told(Queued)
+        house.parts.stops.draining = None
+        await trio.sleep(1)
         ((entry,),) = [told.entries for told in house.told(Queued)]
         assert entry.spool_id == ids[0]
 

@@ -23,6 +23,7 @@ GREY = Reply(451, None, ("greylisted",))
 SLOWER = Reply(451, (4, 7, 1), ("rate limit exceeded",))
 BYE = Reply(421, (4, 3, 2), ("bye",))
 LOST = TransportFailure(FailureKind.CLOSED, Verb.CONTENT, "reset")
+NO_BUFFERS = TransportFailure(FailureKind.LOCAL, Verb.MAIL)
 STOPPED = TransportFailure(FailureKind.STOPPED, Verb.MAIL)
 FAR = 4e9
 
@@ -61,6 +62,7 @@ K, B, R = ResultKind, Outcome, DelayReason
         # Our own doing is nobody's fault.
         (a_result(K.UNSENT, Verb.MAIL, STOPPED), True, B.RETURNED, R.CONNECTION_LOST, ""),
         (a_result(K.UNSENT, Verb.MAIL, None), True, B.RETURNED, R.CONNECTION_LOST, ""),
+        (a_result(K.UNSENT, Verb.MAIL, NO_BUFFERS), True, B.RETURNED, R.CONNECTION_LOST, ""),
     ],
 )
 async def test_what_a_result_becomes(
@@ -99,6 +101,13 @@ async def test_a_lost_connection_has_rules_of_its_own(
     done.add_result(3, an_envelope(), a_result(kind, Verb.CONTENT, answer), 0.0, blame=True)
     ((_, (told,)),) = done.take()
     assert told.rule == rule
+
+
+async def test_what_may_have_arrived_is_delivered_where_that_is_assumed(autojump_clock: MockClock) -> None:
+    done = transcript(memory_parts(ambiguous=AmbiguousPolicy.ASSUME_DELIVERED))
+    done.add_result(3, an_envelope(), a_result(K.AMBIGUOUS, Verb.CONTENT, LOST), 0.0, blame=True)
+    ((_, (told,)),) = done.take()
+    assert (told.outcome, told.rule, told.due) == (Outcome.DELIVERED, "assumed", 0.0)
 
 
 async def test_greylisting_is_tried_again_soon_whatever_the_attempt(

@@ -1,10 +1,13 @@
 """A day's quota is written before it is used: a restart never hands it out twice."""
 
 import msgspec
+import pytest
+import structlog
 import trio
 from trio.testing import MockClock
 
 from engine.actors.warming import BLOCK_MIN, DAY_SECONDS, TABLE, WarmUpAccount
+from engine.bus.api import BusFull
 from engine.config.shaping import WarmUpPlan
 from engine.mta.policy.warmup import UNLIMITED, WarmUpState
 from tests.fakes.memory_bus import MemoryBus
@@ -43,6 +46,24 @@ async def test_nothing_is_given_before_it_is_written(autojump_clock: MockClock) 
     await warm_up.reserve()
     assert warm_up.take(50) == BLOCK_MIN
     assert bus.get(TABLE, "new/google") is not None
+
+
+async def test_what_cannot_be_written_as_used_is_not_used(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus = MemoryBus("node")
+    warm_up = account(bus, Days())
+
+    async def full(table: str, key: str, value: bytes) -> None:
+        raise BusFull("the disk is full")
+
+    with monkeypatch.context() as patch, structlog.testing.capture_logs() as lines:
+        patch.setattr(bus, "put", full)
+        await warm_up.reserve()
+    assert warm_up.take(5) == 0
+    assert [line["why"] for line in lines] == ["the disk is full"]
+    await warm_up.reserve()
+    assert warm_up.take(5) == 5
 
 
 async def test_a_day_gives_its_quota_and_no_more(autojump_clock: MockClock) -> None:

@@ -1,9 +1,14 @@
 """Who is on a local bus, and how one process shares their environments."""
 
+import errno
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from engine.bus import local_members
 from engine.bus.local_members import READY, Members, hold, list_members, release, remove_folder
 from engine.storage import StorageError
 
@@ -110,3 +115,36 @@ def test_an_unusable_store_is_a_storage_error(tmp_path: Path) -> None:
         _ = member.environment
     assert member.exists()
     release(member)
+
+
+def test_without_a_free_descriptor_nobody_new_is_seen_for_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = open_members(tmp_path, "a")
+    second = open_members(tmp_path, "b")
+    with monkeypatch.context() as patch:
+        patch.setattr(local_members, "list_members", refuse(errno.EMFILE))
+        assert not first.refresh()
+        assert names(first) == ["a"]
+        patch.setattr(local_members, "list_members", refuse(errno.EIO))
+        with pytest.raises(StorageError, match=r"the folder of the bus cannot be read: Input/output error"):
+            first.refresh()
+    assert first.refresh()
+    assert names(first) == ["a", "b"]
+    first.close()
+    second.close()
+
+
+def test_a_member_whose_files_were_taken_away_says_so(tmp_path: Path) -> None:
+    members = open_members(tmp_path, "a")
+    (tmp_path / "a").rename(tmp_path / "elsewhere")
+    with pytest.raises(StorageError, match="were removed or replaced while in use"):
+        members.refresh()
+    members.close()
+
+
+def refuse(code: int) -> Callable[[Path], Any]:
+    def refused(root: Path) -> Any:
+        raise OSError(code, os.strerror(code))
+
+    return refused

@@ -8,9 +8,10 @@ from msgspec import Struct
 from msgspec.structs import fields
 
 from engine.config import Config, load_config
+from engine.config.egress import RelayRule, RouteRule, SourceRule
 from engine.config.render import find_origins, render_commented_default, render_toml
 from engine.config.shaping import SITE_DEFAULTS, ProviderRule, ShapingRule, ShareRule, WarmUpPlan
-from engine.config.tables import DkimKeyFile, EngineTable, SourceRule
+from engine.config.tables import DkimKeyFile, EngineTable
 
 FULL = """
 [node]
@@ -21,6 +22,22 @@ ambiguous = "hold"
 first = "90 s"
 [[engine.source]]
 name = "ip-1"
+[[engine.source]]
+name = "ip.2"
+proxy = "socks5://[::1]:1080"
+weight = 0
+[engine.pools]
+main = { ip-1 = 3, "ip.2" = 1 }
+"second.one" = ["ip.2"]
+[[engine.relay]]
+name = "smart"
+host = "[::1]:587"
+tls = "required"
+[[engine.route]]
+campaign = 3
+relay = "smart"
+[[engine.route]]
+pool = "main"
 [[engine.site]]
 mx = "google.com"
 rate = "100/min"
@@ -72,6 +89,9 @@ def test_the_examples_in_the_default_file_are_valid(tmp_path: Path) -> None:
     config = load_config(path, {})
     assert len(config.engine.site) == 6
     assert config.engine.source
+    assert config.engine.pools
+    assert config.engine.relay
+    assert config.engine.route
     assert config.engine.provider
     assert config.engine.share
     assert config.engine.warmup
@@ -82,7 +102,8 @@ def test_the_examples_in_the_default_file_are_valid(tmp_path: Path) -> None:
     "table",
     [
         *[f.type for f in fields(Config) if f.name != "engine"],
-        *(EngineTable, SourceRule, ProviderRule, ShapingRule, ShareRule, WarmUpPlan, DkimKeyFile),
+        *(EngineTable, SourceRule, RelayRule, RouteRule, ProviderRule, ShapingRule, ShareRule, WarmUpPlan),
+        DkimKeyFile,
     ],
 )
 def test_the_default_file_mentions_every_key(table: type[Struct]) -> None:

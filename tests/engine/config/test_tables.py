@@ -3,13 +3,13 @@
 import pytest
 from msgspec.structs import replace
 
+from engine.config.egress import SourceRule
 from engine.config.tables import (
     Config,
     EngineTable,
     LimitsTable,
     RetryTable,
     SiteRule,
-    SourceRule,
 )
 from engine.config.units import Duration, Size
 

@@ -138,6 +138,7 @@ async def test_what_is_submitted_together_is_one_commit_in_order(
     assert keys(store) == [bytes([i]) for i in range(5)]
     assert store.last_transaction() == before + 1
     assert (committer.commits, committer.operations) == (1, 5)
+    assert committer.commit_times.count == 1
 
 
 async def test_operations_see_those_before_them(committer: Committer, store: Environment) -> None:

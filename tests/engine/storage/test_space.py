@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.storage import Environment, Space, SpaceLevel
+from engine.storage import Environment, Space, SpaceLevel, StorageError
 from engine.storage.space import space_level
 
 MIB = 1024**2
@@ -83,3 +83,31 @@ def test_a_ballast_that_cannot_be_laid_is_no_trouble(
     space = Space(store, refuse_octets=2, stop_octets=1, ballast_octets=MIB)
     assert space.measure() is SpaceLevel.OPEN
     assert {path.name for path in store.path.iterdir()} == {"data.mdb", "lock.mdb", "writer.lock"}
+
+
+def test_freed_pages_are_room_again(store: Environment) -> None:
+    space = Space(store, refuse_octets=2, stop_octets=1, ballast_octets=0)
+    things = store.databases["things"]
+    space.measure()
+    empty = space.free_octets
+    with store.write() as transaction:
+        for number in range(100):
+            transaction.put(number.to_bytes(2, "big"), bytes(10_000), db=things)
+    space.measure()
+    assert space.free_octets < empty - 1_000_000
+    with store.write() as transaction:
+        transaction.drop(things, delete=False)
+    space.measure()
+    assert space.free_octets > empty - 100_000
+    assert store.file_octets() > 1_000_000
+
+
+def test_a_store_whose_files_were_taken_away_is_said_to_be_gone(store: Environment) -> None:
+    space = Space(store, refuse_octets=2, stop_octets=1, ballast_octets=0)
+    space.measure()
+    (store.path / "data.mdb").rename(store.path / "elsewhere")
+    with pytest.raises(StorageError, match="were removed or replaced while in use"):
+        space.measure()
+    (store.path / "data.mdb").write_bytes(b"")
+    with pytest.raises(StorageError, match="were removed or replaced while in use"):
+        space.measure()

@@ -212,6 +212,11 @@ def test_email_is_the_recipient_unless_a_column_says_otherwise() -> None:
     assert text_of(parsed(message_of(letter, row=("G@X.example",))), "html") == "G@X.example"
 
 
+def test_tls_on_the_whole_way_is_the_content_s_to_require() -> None:
+    assert not compile_content(content(), KEYS).compose(envelope(), NOW).require_tls
+    assert compile_content(content(require_tls=True), KEYS).compose(envelope(), NOW).require_tls
+
+
 def test_a_local_part_beyond_ascii_asks_for_smtputf8_and_leaves_the_message_7_bit() -> None:
     draft = compiled(content()).compose(envelope("jürgen@example.net"), NOW)
     assert draft.smtputf8

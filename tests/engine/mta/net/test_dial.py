@@ -6,9 +6,10 @@ import socket
 import pytest
 import trio
 
-from engine.model.egress import Source
+from engine.model.egress import Proxy, ProxyKind, Source
 from engine.model.reply import FailureKind, TransportFailure, Verb
-from engine.mta.net.dial import dial
+from engine.mta.net.dial import address_trouble, dial, probe
+from engine.mta.proto.proxy_v2 import proxy_v2_header
 
 ANY = Source("any", "mail.example")
 
@@ -61,8 +62,8 @@ async def test_silence_times_out() -> None:
     ("source", "address", "kind"),
     [
         ("192.0.2.77", "127.0.0.1", FailureKind.SOURCE),  # not an address of ours
-        ("::1", "127.0.0.1", FailureKind.SOURCE),
-        ("127.0.0.1", "::1", FailureKind.SOURCE),
+        ("::1", "127.0.0.1", FailureKind.UNREACHABLE),  # another family: nothing of ours is lost
+        ("127.0.0.1", "::1", FailureKind.UNREACHABLE),
         (None, "mail.example", FailureKind.UNREACHABLE),
         (None, "255.255.255.255", FailureKind.UNREACHABLE),
     ],
@@ -82,8 +83,8 @@ async def test_a_failure_says_whose_fault_it_is(source: str | None, address: str
         (errno.ETIMEDOUT, FailureKind.CONNECT_TIMEOUT),
         (errno.ENETUNREACH, FailureKind.UNREACHABLE),
         (errno.EHOSTUNREACH, FailureKind.UNREACHABLE),
-        (errno.EADDRNOTAVAIL, FailureKind.SOURCE),
-        (errno.EMFILE, FailureKind.SOURCE),
+        (errno.EADDRINUSE, FailureKind.LOCAL),
+        (errno.ENOBUFS, FailureKind.LOCAL),
         (errno.EXDEV, FailureKind.UNREACHABLE),  # anything else
     ],
 )
@@ -99,13 +100,39 @@ async def test_the_systems_errors_have_a_kind(
     assert failure.kind is kind
 
 
-async def test_no_descriptor_left_is_our_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_machine_without_the_family_is_not_out_of_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect_ex(sock: socket.socket, address: object) -> int:
+        return errno.EADDRNOTAVAIL
+
+    monkeypatch.setattr(socket.socket, "connect_ex", connect_ex)
+    failure = await dial(ANY, "2001:db8::25", 25, 2.0)
+    assert isinstance(failure, TransportFailure)
+    assert failure.kind is FailureKind.UNREACHABLE
+
+
+async def test_ports_that_are_used_up_are_nobody_s_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the connect fails for want of a port: the source is there, and so is the family."""
+    real = socket.socket.connect_ex
+
+    def connect_ex(sock: socket.socket, address: tuple[str, int]) -> int:
+        return errno.EADDRNOTAVAIL if sock.type == socket.SOCK_STREAM else real(sock, address)
+
+    monkeypatch.setattr(socket.socket, "connect_ex", connect_ex)
+    for source in (ANY, Source("s", "s.example", "127.0.0.7")):
+        failure = await dial(source, "127.0.0.1", 25, 2.0)
+        assert isinstance(failure, TransportFailure)
+        assert failure.kind is FailureKind.LOCAL
+        assert "every local port" in failure.detail
+
+
+async def test_no_descriptor_left_is_nobody_s_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_socket(*arguments: object) -> socket.socket:
         raise OSError(errno.EMFILE, "Too many open files")
 
     monkeypatch.setattr("engine.mta.net.dial.socket.socket", no_socket)
     failure = await dial(ANY, "127.0.0.1", 25, 2.0)
-    assert failure == TransportFailure(FailureKind.SOURCE, Verb.CONNECT, "Too many open files")
+    assert failure == TransportFailure(FailureKind.LOCAL, Verb.CONNECT, "Too many open files")
+    assert await probe(Source("s", "s.example", "127.0.0.7"), 2.0) == failure
 
 
 async def test_a_cancelled_dial_leaves_no_socket_open() -> None:
@@ -119,3 +146,50 @@ async def test_a_cancelled_dial_leaves_no_socket_open() -> None:
         for sock in held:
             if isinstance(sock, socket.socket):
                 sock.close()
+
+
+async def test_a_probe_finds_a_gone_address() -> None:
+    assert await probe(ANY, 2.0) is None
+    assert await probe(Source("s", "s.example", "127.0.0.7"), 2.0) is None
+    gone = Source("s", "s.example", "192.0.2.77")
+    failure = await probe(gone, 2.0)
+    assert failure is not None
+    assert failure.kind is FailureKind.SOURCE
+    assert "192.0.2.77" in failure.detail
+    assert address_trouble(gone) == failure
+
+
+async def test_a_dead_proxy_is_the_source_s_trouble() -> None:
+    with listener() as server:
+        port = server.getsockname()[1]
+    source = Source("s", "s.example", None, Proxy(ProxyKind.SOCKS5, "127.0.0.1", port))
+    for failure in (await dial(source, "127.0.0.9", 25, 2.0), await probe(source, 2.0)):
+        assert isinstance(failure, TransportFailure)
+        assert failure.kind is FailureKind.SOURCE
+        assert f"socks5://127.0.0.1:{port}" in failure.detail
+    assert address_trouble(source) is None  # there is nothing to bind
+
+
+async def test_a_dial_through_a_proxy_leaves_no_socket_open() -> None:
+    """Not after a refusal, not after a silence, not when it is cancelled: a dropped socket warns."""
+    with listener() as server:
+        where = server.getsockname()
+        source = Source("s", "s.example", None, Proxy(ProxyKind.SOCKS5, *where))
+        silent = await dial(source, "127.0.0.9", 25, 0.05)
+        assert isinstance(silent, TransportFailure)
+        assert silent.kind is FailureKind.SOURCE
+        with trio.move_on_after(0.05) as scope:
+            await dial(source, "127.0.0.9", 25, 30.0)
+        assert scope.cancelled_caught
+
+
+async def test_a_source_behind_a_haproxy_says_where_from_and_where_to() -> None:
+    with listener() as server:
+        proxy = Proxy(ProxyKind.HAPROXY, *server.getsockname())
+        sock = await dial(Source("s", "s.example", "192.0.2.77", proxy), "192.0.2.78", 25, 2.0)
+        assert isinstance(sock, socket.socket)
+        with sock:
+            accepted, peer = server.accept()
+            with accepted:
+                assert peer[0] == "127.0.0.1"  # the source's address is not ours to bind
+                assert accepted.recv(100) == proxy_v2_header("192.0.2.77", "192.0.2.78", 25)

@@ -14,6 +14,7 @@ from dns.rdatatype import RdataType
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.config.tls import TrustAd
 from engine.mta.net import dns_exchange
 from engine.mta.net.dns_exchange import DnsExchange, ExchangeLimits, Server
 from engine.mta.net.dns_message import Answer, AnswerKind, Question
@@ -171,3 +172,26 @@ def test_whatever_datagrams_come_back_the_outcome_is_a_failure_in_time(noise: li
             assert answer.kind is AnswerKind.FAILED
 
     trio.run(main)
+
+
+@pytest.mark.parametrize(
+    ("host", "trust_ad", "believed"),
+    [
+        ("127.0.0.53", TrustAd.LOOPBACK, True),
+        ("::1", TrustAd.LOOPBACK, True),
+        ("192.0.2.1", TrustAd.LOOPBACK, False),
+        ("192.0.2.1", TrustAd.ALWAYS, True),
+        ("127.0.0.1", TrustAd.NEVER, False),
+    ],
+)
+async def test_only_a_server_that_is_believed_makes_an_answer_secure(
+    host: str, trust_ad: TrustAd, believed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def over_udp(server: object, query: object) -> Answer:
+        return Answer(AnswerKind.NODATA, 30.0, secure=True)
+
+    monkeypatch.setattr(dns_exchange, "_over_udp", over_udp)
+    limits = ExchangeLimits()
+    exchange = DnsExchange([(host, 53)], limits, lambda: 0.0, random.Random(1), trust_ad)
+    answer = await exchange.ask(Question("a.example", RdataType.MX))
+    assert answer.secure is believed

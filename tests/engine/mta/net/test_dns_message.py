@@ -11,7 +11,10 @@ from dns.rdatatype import RdataType
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.model.tls import TlsaRecord
 from engine.mta.net.dns_message import (
+    TEXTS_MAX,
+    TLSA_RECORDS_MAX,
     Answer,
     AnswerKind,
     EdnsRefused,
@@ -54,12 +57,22 @@ MX = "a.example. 300 MX 10 MX1.Example."
             ("a.example. 60 CNAME b.example.", "b.example. 300 MX 5 m.example."),
             0,
             (),
-            Answer(AnswerKind.FOUND, 60, exchanges=(Exchange(5, "m.example"),)),
+            Answer(AnswerKind.FOUND, 60, exchanges=(Exchange(5, "m.example"),), canonical="b.example"),
         ),
         ((), 0, (SOA,), Answer(AnswerKind.NODATA, 30)),  # RFC 2308: the smaller of SOA TTL and minimum
         ((), 3, (SOA,), Answer(AnswerKind.NXDOMAIN, 30)),
-        (("a.example. 60 CNAME b.example.",), 3, (SOA,), Answer(AnswerKind.NXDOMAIN, 30)),
-        (("a.example. 60 CNAME b.example.",), 0, (SOA,), Answer(AnswerKind.NODATA, 30)),
+        (
+            ("a.example. 60 CNAME b.example.",),
+            3,
+            (SOA,),
+            Answer(AnswerKind.NXDOMAIN, 30, canonical="b.example"),
+        ),
+        (
+            ("a.example. 60 CNAME b.example.",),
+            0,
+            (SOA,),
+            Answer(AnswerKind.NODATA, 30, canonical="b.example"),
+        ),
         (
             ("a.example. 50 CNAME b.example.",),
             0,
@@ -97,11 +110,62 @@ def test_what_no_one_can_build_on_is_a_failure_and_never_nodata(
     assert (answer.kind, answer.detail) == (AnswerKind.FAILED, detail)
 
 
+def test_a_denial_of_which_nobody_says_for_how_long_is_not_kept() -> None:
+    query = make_query()
+    for authority, seconds in (((), 0.0), ((SOA,), 30.0)):
+        for rcode, kind in ((3, AnswerKind.NXDOMAIN), (0, AnswerKind.NODATA)):
+            answer = read_response(query, respond(query, rcode=rcode, authority=authority).to_wire())
+            assert isinstance(answer, Answer)
+            assert (answer.kind, answer.ttl_seconds) == (kind, seconds)
+
+
 def test_addresses_are_read() -> None:
     for rdtype, address in ((RdataType.A, "192.0.2.1"), (RdataType.AAAA, "2001:db8::1")):
         query = make_query(rdtype=rdtype)
         answer = read_response(query, respond(query, f"a.example. 9 {rdtype.name} {address}").to_wire())
         assert answer == Answer(AnswerKind.FOUND, 9, addresses=(address,))
+
+
+def test_texts_and_tlsa_records_are_read_as_they_are() -> None:
+    query = make_query("_mta-sts.a.example", RdataType.TXT)
+    wire = respond(query, '_mta-sts.a.example. 9 TXT "v=STS" "v1; id=1"', '_mta-sts.a.example. 9 TXT "x"')
+    answer = read_response(query, wire.to_wire())
+    assert isinstance(answer, Answer)
+    assert sorted(answer.texts) == [b"v=STSv1; id=1", b"x"]
+    query = make_query("_25._tcp.m.example", RdataType.TLSA)
+    wire = respond(
+        query, f"_25._tcp.m.example. 9 TLSA 3 1 1 {'ab' * 32}", "_25._tcp.m.example. 9 TLSA 0 0 0 00"
+    )
+    answer = read_response(query, wire.to_wire())
+    assert isinstance(answer, Answer)
+    assert set(answer.tlsa) == {TlsaRecord(3, 1, 1, b"\xab" * 32), TlsaRecord(0, 0, 0, b"\0")}
+
+
+def test_what_a_zone_may_list_is_cut() -> None:
+    query = make_query("_25._tcp.m.example", RdataType.TLSA)
+    lines = [f"_25._tcp.m.example. 9 TLSA 3 1 1 {number:064x}" for number in range(60)]
+    answer = read_response(query, respond(query, *lines).to_wire(max_size=65_535))
+    assert isinstance(answer, Answer)
+    assert len(answer.tlsa) == TLSA_RECORDS_MAX
+    query = make_query(rdtype=RdataType.TXT)
+    long = " ".join(['"' + "x" * 200 + '"'] * 6)
+    wire = respond(query, f"a.example. 9 TXT {long}", *(f"a.example. 9 TXT {number}" for number in range(30)))
+    answer = read_response(query, wire.to_wire(max_size=65_535))
+    assert isinstance(answer, Answer)
+    assert len(answer.texts) == TEXTS_MAX
+    assert max(map(len, answer.texts)) < 3
+
+
+def test_an_answer_is_secure_when_its_server_says_so() -> None:
+    query = make_query()
+    assert query.flags & dns.flags.AD, "RFC 6840 5.7: the question asks for it"
+    for lines, rcode, authority in (((MX,), 0, ()), ((), 0, (SOA,)), ((), 3, (SOA,))):
+        response = respond(query, *lines, rcode=rcode, authority=authority)
+        for secure in (False, True):
+            response.flags = response.flags | dns.flags.AD if secure else response.flags & ~dns.flags.AD
+            answer = read_response(query, response.to_wire())
+            assert isinstance(answer, Answer)
+            assert answer.secure is secure
 
 
 def test_records_of_another_name_are_not_taken() -> None:

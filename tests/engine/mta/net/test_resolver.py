@@ -3,7 +3,7 @@
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import dns.message
@@ -11,10 +11,13 @@ import dns.rcode
 import dns.resolver
 import pytest
 import trio
+from dns.rdatatype import RdataType
 
+from engine.config.tls import TrustAd
 from engine.model.egress import MxHost
 from engine.model.reply import FailureKind, TransportFailure, Verb
-from engine.mta.net.resolver import Resolver, ResolverConfig, Route, system_servers
+from engine.mta.net.dns_message import AnswerKind
+from engine.mta.net.resolver import Resolver, ResolverConfig, ResolverStatistics, Route, system_servers
 from tests.fakes.dns import FakeDns, Script, rcode, records, silent
 
 ZONES = {
@@ -63,8 +66,10 @@ async def resolving(
     deadline_seconds: float = 9.0,
     timeout_seconds: float = 5.0,
     allow_private: bool = False,
+    signed: Collection[str] = (),
+    trust_ad: TrustAd = TrustAd.LOOPBACK,
 ) -> AsyncIterator[tuple[Resolver, FakeDns]]:
-    fake = FakeDns(ZONES, scripts)
+    fake = FakeDns(ZONES, scripts, signed)
     async with trio.open_nursery() as nursery:
         await nursery.start(fake.serve)
         config = ResolverConfig(
@@ -74,6 +79,7 @@ async def resolving(
             deadline_seconds=deadline_seconds,
             allow_private=allow_private,
             own_names=("Out.Sender.example.", "sender.example"),
+            trust_ad=trust_ad,
         )
         yield Resolver(config, now, random.Random(1)), fake
         nursery.cancel_scope.cancel()
@@ -232,6 +238,7 @@ async def test_negative_answers_and_failures_are_cached_too() -> None:
         await resolver.mail_hosts("nowhere.a.example")
         await resolver.mail_hosts("bad.example")
         assert len(fake.asked) == 3
+        assert resolver.statistics() == ResolverStatistics(3, 2, 5, 3, 2, 0)
 
 
 async def test_questions_alike_share_one_look_up() -> None:
@@ -289,6 +296,83 @@ async def test_a_host_has_its_addresses() -> None:
         assert (await resolver.host_addresses("mx1.a.example")).addresses == MX1.addresses
         assert (await resolver.host_addresses("priv.a.example")).addresses == ("10.0.0.1", "::1")
         assert (await resolver.host_addresses("nowhere.a.example")).addresses == ()
+
+
+@pytest.mark.parametrize(
+    ("domain", "signed", "secure"),
+    [
+        ("a.example", ["a.example"], True),
+        ("a.example", [], False),
+        ("bare.a.example", ["a.example"], True),  # proven: there is no MX
+        ("away.a.example", ["a.example", "b.example"], True),
+        ("away.a.example", ["a.example"], False),
+        ("away.a.example", ["b.example"], False),
+    ],
+)
+async def test_a_route_is_secure_when_its_whole_mx_answer_is(
+    domain: str, signed: list[str], secure: bool
+) -> None:
+    async with resolving(signed=signed) as (resolver, _):
+        route = await resolver.mail_hosts(domain)
+        assert isinstance(route, Route)
+        assert route.secure is secure
+        assert route.canonical == ("bare.b.example" if domain == "away.a.example" else "")
+
+
+@pytest.mark.parametrize("weak", [None, 0, 1, 2])
+async def test_a_chain_that_we_follow_is_as_secure_as_its_weakest_link(weak: int | None) -> None:
+    scripts = {}
+    for link, (name, target) in enumerate([("c.example", "d.example"), ("d.example", "a.example")]):
+        script = records(f"{name}. 60 IN CNAME {target}.")
+        scripts[name, "MX"] = script if link == weak else vouched(script)
+    async with resolving(scripts, signed=[] if weak == 2 else ["a.example"]) as (resolver, _):
+        route = await resolver.mail_hosts("c.example")
+        assert isinstance(route, Route)
+        assert route.secure is (weak is None)
+        assert route.canonical == "a.example"
+
+
+def vouched(script: Script) -> Script:
+    """The same with the AD bit."""
+
+    def with_ad(query: dns.message.Message, response: dns.message.Message, transport: str) -> list[bytes]:
+        octets = [bytearray(wire) for wire in script(query, response, transport)]
+        for wire in octets:
+            wire[3] |= 0x20
+        return [bytes(wire) for wire in octets]
+
+    return with_ad
+
+
+async def test_a_host_is_secure_when_all_its_addresses_are() -> None:
+    async with resolving(signed=["a.example"]) as (resolver, _):
+        assert (await resolver.host_addresses("mx1.a.example")).secure
+        aliased = await resolver.host_addresses("mxalias.a.example")
+        assert (aliased.secure, aliased.canonical) == (True, "mx1.a.example")
+        assert not (await resolver.host_addresses("bare.b.example")).secure
+        assert not (await resolver.host_addresses("nowhere.a.example")).secure
+    odd = {("mx1.a.example", "AAAA"): records("mx1.a.example. 60 IN AAAA 2a00::1")}
+    async with resolving(odd, signed=["a.example"]) as (resolver, _):
+        assert not (await resolver.host_addresses("mx1.a.example")).secure
+
+
+async def test_a_server_that_is_not_believed_makes_nothing_secure() -> None:
+    async with resolving(signed=["a.example"], trust_ad=TrustAd.NEVER) as (resolver, _):
+        route = await resolver.mail_hosts("a.example")
+        assert isinstance(route, Route)
+        assert not route.secure
+
+
+async def test_any_record_can_be_asked_for() -> None:
+    async with resolving({("slow.example", "TXT"): silent}, deadline_seconds=0.1) as (resolver, _):
+        assert not resolver.knows("text.a.example", RdataType.TXT)
+        answer, ttl_seconds = await resolver.ask("Text.A.example.", RdataType.TXT)
+        assert (answer.texts, ttl_seconds) == ((b"no mail here",), 300.0)
+        assert resolver.knows("text.a.example", RdataType.TXT)
+        alias, _ = await resolver.ask("alias.a.example", RdataType.CNAME)
+        assert alias.kind is AnswerKind.FOUND
+        failed, _ = await resolver.ask("slow.example", RdataType.TXT)
+        assert (failed.kind, failed.detail) == (AnswerKind.FAILED, "no answer within 0.1 s")
 
 
 @pytest.mark.parametrize(

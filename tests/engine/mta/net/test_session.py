@@ -9,13 +9,17 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 import trustme
+from msgspec.structs import replace
 
 from engine.model.reply import FailureKind, TransportFailure, Verb
+from engine.model.tls import HostTls, TlsaRecord
+from engine.model.tls_result import TlsResult
 from engine.mta.net import session as session_module
 from engine.mta.net.session import READ_AHEAD_OCTETS_MAX, Session, SessionError
-from engine.mta.net.tls import TlsInfo, opportunistic_context, verifying_context
+from engine.mta.net.tls import TlsInfo, TlsTerms, opportunistic_context, verifying_context
 
 Peer = trio.SocketStream | trio.SSLStream[trio.SocketStream]
+ANYBODY = TlsTerms(opportunistic_context())
 SMALL_BUFFER_OCTETS = 4_096  # the kernel doubles it; so a few hundred kB fill both directions
 
 
@@ -53,7 +57,7 @@ async def encrypted(
         server = trio.SSLStream(stream, server_context(authority), server_side=True)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.do_handshake)
-            info = await session.start_tls("mx.example", opportunistic_context(), 5.0)
+            info = await session.start_tls("mx.example", ANYBODY, 5.0)
         assert isinstance(info, TlsInfo)
         yield session, server
 
@@ -258,7 +262,7 @@ async def test_octets_ahead_of_the_handshake_are_refused() -> None:
     async with connected() as (session, peer):
         await peer.send_all(b"250 injected\r\n")
         await trio.sleep(0.01)
-        assert await session.start_tls("mx.example", opportunistic_context(), 5.0) == TransportFailure(
+        assert await session.start_tls("mx.example", ANYBODY, 5.0) == TransportFailure(
             FailureKind.PROTOCOL, Verb.STARTTLS, "octets came ahead of the handshake"
         )
 
@@ -270,7 +274,7 @@ async def test_octets_kept_from_a_send_are_refused_as_well() -> None:
             await trio.testing.wait_all_tasks_blocked()
             nursery.start_soon(receive_exactly, peer, 300_000)
             await session.send(b"x" * 300_000)
-        failure = await session.start_tls("mx.example", opportunistic_context(), 5.0)
+        failure = await session.start_tls("mx.example", ANYBODY, 5.0)
         assert isinstance(failure, TransportFailure)
         assert failure.kind is FailureKind.PROTOCOL
 
@@ -309,7 +313,7 @@ async def test_a_failed_handshake_is_a_value(
     async with connected() as (session, peer):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(behaviour, peer)
-            failure = await session.start_tls("mx.example", opportunistic_context(), 0.2)
+            failure = await session.start_tls("mx.example", ANYBODY, 0.2)
         assert isinstance(failure, TransportFailure)
         assert (failure.kind, failure.verb) == (kind, Verb.TLS)
         assert session.tls is None
@@ -319,7 +323,7 @@ async def test_a_peer_that_is_gone_before_the_handshake_is_a_value() -> None:
     async with connected() as (session, peer):
         await peer.aclose()
         await trio.sleep(0.01)
-        failure = await session.start_tls("mx.example", opportunistic_context(), 1.0)
+        failure = await session.start_tls("mx.example", ANYBODY, 1.0)
         assert failure == TransportFailure(
             FailureKind.CLOSED, Verb.STARTTLS, "the peer closed the connection"
         )
@@ -338,7 +342,7 @@ async def test_a_certificate_for_another_name_fails_a_verified_handshake(authori
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(refuse)
-            failure = await session.start_tls("mx.example", context, 5.0)
+            failure = await session.start_tls("mx.example", TlsTerms(context), 5.0)
         assert isinstance(failure, TransportFailure)
         assert failure.kind is FailureKind.TLS
         assert "mx.example" in failure.detail
@@ -346,7 +350,7 @@ async def test_a_certificate_for_another_name_fails_a_verified_handshake(authori
 
 async def test_a_server_name_that_cannot_be_one_is_a_value() -> None:
     async with connected() as (session, _):
-        failure = await session.start_tls("a" * 64 + ".example", opportunistic_context(), 5.0)
+        failure = await session.start_tls("a" * 64 + ".example", ANYBODY, 5.0)
         assert isinstance(failure, TransportFailure)
         assert failure.kind is FailureKind.TLS
 
@@ -357,3 +361,43 @@ async def test_a_garbled_record_is_a_value(authority: trustme.CA) -> None:
         with pytest.raises(SessionError) as caught:
             await session.receive()
         assert caught.value.failure.kind is FailureKind.TLS
+
+
+async def test_what_may_be_resumed_is_kept_at_the_close_and_saves_the_next_handshake(
+    authority: trustme.CA,
+) -> None:
+    context, kept = server_context(authority), list[ssl.SSLSession]()
+    for number in range(2):
+        terms = replace(ANYBODY, session=kept[-1] if kept else None, keep=kept.append)
+        async with connected() as (session, stream):
+            server = trio.SSLStream(stream, context, server_side=True)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(server.do_handshake)
+                info = await session.start_tls("mx.example", terms, 5.0)
+            assert isinstance(info, TlsInfo)
+            assert info.resumed == bool(number)
+            await server.send_all(b"250 hi\r\n")
+            assert await session.receive() == b"250 hi\r\n"
+            assert not kept[number:]
+        assert len(kept) == number + 1
+
+
+async def test_a_peer_that_is_not_the_right_one_leaves_nothing_to_resume(authority: trustme.CA) -> None:
+    kept = list[ssl.SSLSession]()
+    terms = TlsTerms(
+        ANYBODY.context,
+        HostTls.DANE,
+        ("mx.example",),
+        (TlsaRecord(3, 1, 1, bytes(32)),),
+        "dane",
+        keep=kept.append,
+    )
+    async with connected() as (session, stream):
+        server = trio.SSLStream(stream, server_context(authority), server_side=True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.do_handshake)
+            failure = await session.start_tls("mx.example", terms, 5.0)
+        assert isinstance(failure, TransportFailure)
+        assert (failure.kind, failure.tls) == (FailureKind.TLS, TlsResult.VALIDATION_FAILURE)
+        assert session.tls is None
+    assert not kept

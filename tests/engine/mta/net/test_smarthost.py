@@ -6,10 +6,10 @@ import time
 import pytest
 import trio
 
-from engine.model.egress import MxHost
+from engine.model.egress import MxHost, Relay, RelayTls
 from engine.model.reply import FailureKind, TransportFailure
 from engine.mta.net.resolver import Resolver, ResolverConfig, Route
-from engine.mta.net.smarthost import literal_route, parse_host_port
+from engine.mta.net.smarthost import literal_route, parse_host_port, relay_route
 from tests.fakes.dns import FakeDns, silent
 
 
@@ -72,3 +72,20 @@ async def test_a_name_is_resolved_by_its_addresses_private_ones_included() -> No
         assert isinstance(slow, TransportFailure)
         assert slow.kind is FailureKind.DNS
         nursery.cancel_scope.cancel()
+
+
+async def test_a_relay_s_route_has_its_demand() -> None:
+    async with trio.open_nursery() as nursery:
+        address = await nursery.start(FakeDns({"example": "relay 60 IN A 192.0.2.5\n"}).serve)
+        resolver = Resolver(ResolverConfig(servers=(address,)), time.monotonic)
+        plain = await relay_route(Relay("smart", "relay.example", 587), resolver)
+        strict = await relay_route(Relay("smart", "relay.example", 587, tls=RelayTls.VERIFIED), resolver)
+        missing = await relay_route(Relay("smart", "gone.example", 587), resolver)
+        nursery.cancel_scope.cancel()
+    assert isinstance(plain, Route)
+    assert (plain.site, plain.demand) == ("smart@relay.example:587", None)
+    assert isinstance(strict, Route)
+    assert strict.hosts == plain.hosts
+    assert strict.demand is not None
+    assert strict.demand.hosts["relay.example"].names == ("relay.example",)
+    assert isinstance(missing, TransportFailure)

@@ -95,7 +95,19 @@ def test_what_a_failure_means(
 
 @pytest.mark.parametrize("kind", FailureKind)
 def test_every_kind_of_failure_has_a_verdict(kind: FailureKind) -> None:
-    assert judge_failure(TransportFailure(kind, Verb.CONNECT)).outcome in (B, D)
+    outcomes = (Outcome.RETURNED,) if kind in (FailureKind.SOURCE, FailureKind.LOCAL) else (B, D)
+    assert judge_failure(TransportFailure(kind, Verb.CONNECT)).outcome in outcomes
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [(FailureKind.SOURCE, DelayReason.SOURCE_GONE), (FailureKind.LOCAL, DelayReason.OUT_OF_ROOM)],
+)
+def test_our_own_trouble_is_no_attempt(kind: FailureKind, reason: DelayReason) -> None:
+    verdict = judge_failure(TransportFailure(kind, Verb.CONNECT, "told"))
+    assert (verdict.outcome, verdict.reason) == (Outcome.RETURNED, reason)
+    assert verdict.rule == f"transport-{kind.value}"
+    assert verdict.group is Group.TRANSIENT
 
 
 @given(st.sampled_from(Verb), st.integers(200, 599), st.text(max_size=40))

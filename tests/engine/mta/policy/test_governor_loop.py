@@ -101,7 +101,7 @@ def test_it_finds_limits_of_every_size_and_manner(kind: str, per_second: float) 
     round_trip=st.sampled_from([0.03, 0.1, 0.3]),
     cap=st.sampled_from([3, 10, 1_000]),
 )
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=12, deadline=None, derandomize=True)
 def test_it_finds_any_limit_behind_any_cap(kind: str, exponent: float, round_trip: float, cap: int) -> None:
     limit = allowance(kind, 10**exponent)
     assert_kept(keep_to(limit, 3_600, round_trip_seconds=round_trip, connections_max=cap), limit)

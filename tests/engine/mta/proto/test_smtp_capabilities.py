@@ -12,6 +12,7 @@ from engine.mta.proto.smtp_capabilities import Capabilities, parse_capabilities
         ((), Capabilities()),
         (("PIPELINING", "chunking", "StartTLS"), Capabilities(pipelining=True, chunking=True, starttls=True)),
         (("8BITMIME", "SMTPUTF8", "DSN"), Capabilities(eight_bit_mime=True, smtputf8=True, dsn=True)),
+        (("requireTLS",), Capabilities(require_tls=True)),
         (("ENHANCEDSTATUSCODES",), Capabilities(enhanced_status_codes=True)),
         (("SIZE",), Capabilities(size=True)),
         (("SIZE 0",), Capabilities(size=True)),

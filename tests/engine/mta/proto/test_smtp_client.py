@@ -314,3 +314,12 @@ def test_time_limits_follow_the_step_that_is_waited_for() -> None:
     ]
     client.receive_data(b"221 bye\r\n")
     assert client.time_limit is None
+
+
+def test_a_piece_of_a_reply_is_not_heard() -> None:
+    client = SmtpClient(ClientOptions(ehlo_name="me.example.org"))
+    for octet in b"220-hello\r\n220 there":
+        client.receive_data(bytes([octet]))
+    assert client.heard == 0
+    client.receive_data(b"\r\n")
+    assert client.heard == 1

@@ -20,8 +20,9 @@ PLAIN = Transaction(
 )
 DSN = msgspec.structs.replace(PLAIN, ret="HDRS", envid="a b+c=é", notify="FAILURE,DELAY")
 UTF8 = msgspec.structs.replace(PLAIN, recipient="zoë@example.net", smtputf8=True)
+WHOLE_WAY = msgspec.structs.replace(PLAIN, require_tls=True)
 NULL = msgspec.structs.replace(PLAIN, mail_from="", recipient='"a b>\\""@example.net')
-ALL = Capabilities(size=True, dsn=True, smtputf8=True)
+ALL = Capabilities(size=True, dsn=True, smtputf8=True, require_tls=True)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +38,7 @@ ALL = Capabilities(size=True, dsn=True, smtputf8=True)
             "RCPT TO:<u@example.net> NOTIFY=FAILURE,DELAY",
         ),
         (UTF8, ALL, "MAIL FROM:<b@example.org> SIZE=11 SMTPUTF8", "RCPT TO:<zoë@example.net>"),
+        (WHOLE_WAY, ALL, "MAIL FROM:<b@example.org> SIZE=11 REQUIRETLS", "RCPT TO:<u@example.net>"),
         (NULL, Capabilities(), "MAIL FROM:<>", 'RCPT TO:<"a b>\\""@example.net>'),
     ],
 )
@@ -86,6 +88,8 @@ def test_data_that_could_speak_smtp_is_a_bug_and_raises(change: dict[str, object
         (PLAIN, Capabilities(size=True, size_max=0), None, None),
         (UTF8, Capabilities(), 553, (5, 6, 7)),
         (UTF8, Capabilities(smtputf8=True), None, None),
+        (WHOLE_WAY, ALL, None, None),
+        (WHOLE_WAY, Capabilities(), 550, (5, 7, 30)),
     ],
 )
 def test_what_the_peer_cannot_take_is_refused_without_asking(

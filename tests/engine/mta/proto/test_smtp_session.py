@@ -4,12 +4,12 @@ from base64 import b64encode
 
 import pytest
 
+from engine.model.egress import Credentials
 from engine.model.reply import FailureKind, TransportFailure, Verb
 from engine.mta.proto.smtp_client import SmtpClient
 from engine.mta.proto.smtp_options import (
     ClientOptions,
     Closed,
-    Credentials,
     Event,
     Ready,
     SessionFailed,
@@ -104,6 +104,18 @@ def test_handshakes_that_become_ready(
     assert isinstance(events[-1], Ready)
     assert client.room() > 0
     assert client.time_limit is None
+
+
+def test_requiretls_is_a_promise_inside_tls_only() -> None:
+    greeting = b"250-hi\r\n250-REQUIRETLS\r\n250 PIPELINING\r\n"
+    client = client_of()
+    play(client, [(b"220 hi\r\n", EHLO), (greeting, None)])
+    assert client.capabilities.pipelining
+    assert not client.capabilities.require_tls
+    client = client_of()
+    offer = b"250-hi\r\n250 STARTTLS\r\n"
+    play(client, [(b"220 hi\r\n", EHLO), (offer, b"STARTTLS\r\n"), (b"220 go\r\n", EHLO), (greeting, None)])
+    assert client.capabilities.require_tls
 
 
 def test_nothing_from_before_tls_is_kept() -> None:

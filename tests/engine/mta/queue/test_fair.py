@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.mta.queue.fair import BULK, DEFAULT, QUANTUM, TRANSACTIONAL, FairQueue, Flow
-from engine.mta.queue.scheduled import ScheduledQueues
+from engine.mta.queue.scheduled import ScheduledQueue, ScheduledQueues
 
 
 class House:
@@ -192,3 +192,61 @@ def test_a_turn_is_at_most_half_a_lease() -> None:
             last = campaign
         runs[-1] += 1
     assert max(runs) <= 2 * QUANTUM
+
+
+# --- places -------------------------------------------------------------------------------------------
+
+
+def test_a_queue_that_went_elsewhere_is_taken_from_there_alone() -> None:
+    house, other = House(), FairQueue()
+    house.add(5, 1)
+    (queue,) = house.path.flows()[0].queues()
+    other.push(queue, BULK, "default")
+    assert queue.place is other
+    assert list(house.path.flows()[0].queues()) == []
+    assert house.take(9) == []
+    assert not house.path, "what is left of it is cleared away"
+    out = array("Q")
+    other.take(9, house.queues.take_until, out, house.mark)
+    assert list(out) == [1, 2, 3, 4, 5]
+
+
+def test_a_queue_without_a_place_stays_where_it_is() -> None:
+    house = House()
+    house.add(5, 1)
+    house.add(5, 1, domain="b.example")
+    parked = next(queue for queue in house.path.flows()[0].queues() if queue.domain == "a.example")
+    parked.place = None
+    assert house.take(9) == [1] * 5
+    assert {domain for _, domain, _ in house.released} == {"b.example"}
+    assert list(parked) == [1, 2, 3, 4, 5]
+
+
+def test_transactional_mail_without_a_place_is_passed_over() -> None:
+    house = House()
+    house.add(2, 1, rank=TRANSACTIONAL)
+    (queue,) = house.path.flows()[0].queues()
+    queue.place = None
+    out = array("Q")
+    assert house.path.take_urgent(9, house.queues.take_until, out, house.mark) == 0
+    assert not house.path
+
+
+def test_a_queue_that_comes_back_stands_there_once() -> None:
+    house = House()
+    house.add(100, 1)
+    (queue,) = house.path.flows()[0].queues()
+    for _ in range(3):
+        queue.place = None
+        house.path.push(queue, BULK, "default")
+    assert list(house.path.flows()[0].queues()) == [queue]
+    calls: list[int] = []
+
+    def take(queue: ScheduledQueue, limit: int, below: int) -> "array[int]":
+        calls.append(limit)
+        return house.queues.take_until(queue, limit, below)
+
+    out = array("Q")
+    assert house.path.take(100, take, out, house.mark) == 100
+    assert list(out) == list(range(1, 101))
+    assert len(calls) == 1, "its ids go out at once, not one by one"

@@ -124,3 +124,20 @@ def test_a_removed_campaign_is_empty_for_whoever_holds_its_queue() -> None:
     assert queue is not None
     assert [list(gone) for gone in queues.remove_campaign(1)] == [[7]]
     assert (len(queue), queues.waiting) == (0, 0)
+
+
+def test_all_queues_are_those_that_hold_something() -> None:
+    queues = ScheduledQueues()
+    for campaign, domain in ((1, "a.example"), (2, "a.example"), (1, "b.example")):
+        queues.add(campaign, domain, 7)
+    gone = queues.of_domain("a.example")[0]
+    queues.take_until(gone, 1, 7)
+    assert {(queue.campaign, queue.domain) for queue in queues.all()} == {(2, "a.example"), (1, "b.example")}
+    queues.remove_campaign(1)
+    assert [queue.campaign for queue in queues.all()] == [2]
+
+
+def test_a_new_queue_waits_for_a_place() -> None:
+    queue = ScheduledQueues().add(1, "a.example", 7)
+    assert queue is not None
+    assert queue.place is None

@@ -27,6 +27,7 @@ from tests.contract.spool import (
     states,
 )
 from tests.contract.spool_machine import SpoolMachine
+from tests.contract.spool_operator import SpoolOperatorContract
 from tests.contract.spool_trouble import SpoolTroubleContract
 from tests.fakes.portal import Portal
 from tests.fakes.spool_house import MASTER, LmdbHouse, SpoolHouse, lmdb_house, quick_folder
@@ -44,7 +45,7 @@ async def house(folder: Path) -> AsyncIterator[LmdbHouse]:
         yield house
 
 
-class TestLmdbSpool(SpoolContract, SpoolTroubleContract):
+class TestLmdbSpool(SpoolContract, SpoolTroubleContract, SpoolOperatorContract):
     pass
 
 

@@ -8,6 +8,7 @@ from hypothesis import settings
 
 from tests.contract.spool import SpoolContract, a_chunk, a_content
 from tests.contract.spool_machine import SpoolMachine
+from tests.contract.spool_operator import SpoolOperatorContract
 from tests.contract.spool_trouble import SpoolTroubleContract
 from tests.fakes.spool_house import MemoryHouse, SpoolHouse
 
@@ -17,7 +18,7 @@ def house() -> MemoryHouse:
     return MemoryHouse()
 
 
-class TestMemorySpool(SpoolContract, SpoolTroubleContract):
+class TestMemorySpool(SpoolContract, SpoolTroubleContract, SpoolOperatorContract):
     pass
 
 

@@ -3,7 +3,7 @@
 import pytest
 import trio
 
-from engine.keyring import RowKeyring
+from engine.keyring import KeyringError, RowKeyring
 from engine.model.content import Content
 from engine.model.envelope import Chunk, ChunkEntry
 from engine.mta.spool.lmdb import LmdbSpool
@@ -55,6 +55,20 @@ async def test_a_listing_goes_on_behind_the_last_id(folder):
         first = reader.listing(0, 3)
         assert len(first) == 3
         assert len(reader.listing(first[-1].spool_id, 100)) == 2
+
+
+async def test_one_envelope_is_looked_at_and_with_the_keys_opened(folder):
+    await fill(folder)
+    keyring = RowKeyring(folder / "rows.keys", bytes(32))
+    with SpoolReader(folder / "spool") as reader:
+        found = reader.one(3)
+        assert found == reader.listing(2, 1)[0]
+        assert reader.one(99) is None
+        assert reader.last_id == 5
+        assert reader.open(3, keyring).recipient == "u2@d0.example"
+        assert reader.open(99, keyring) is None
+        with pytest.raises(KeyringError):
+            reader.open(3, RowKeyring(folder / "nowhere", bytes(32)))
 
 
 def test_a_folder_without_a_spool_is_one_clear_error(folder):
