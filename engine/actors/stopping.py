@@ -10,6 +10,7 @@ from math import isfinite
 from typing import Any
 
 import msgspec
+import trio
 
 from engine.actors.aiming import count_left, doubts, find_aim
 from engine.actors.messages import StopsChanged
@@ -25,6 +26,7 @@ STATES = ("deferred", "ambiguous", "quarantined")
 ASSUMPTIONS = ("", "delivered", "failed")
 REROUTABLE = (Scope.CAMPAIGN, Scope.DOMAIN, Scope.WORKSPACE, Scope.ALL)
 LISTED_MAX = 500
+NAMED_MAX = 3
 
 
 def acts(parts: Parts, peer: Peer) -> dict[str, Act]:
@@ -103,7 +105,8 @@ class Stopping:
         what = f"what is {' or '.join(states)}"
         done = f"is taken for {assume}" if assume else "is tried again"
         self._note("retry", aim, f"{aim}: {what} {done}: {by.reason}", by)
-        return self._done(f"{aim}: {what} {done}", aim)
+        answer = self._done(f"{aim}: {what} {done}", aim)
+        return answer if assume else answer | {"warnings": answer["warnings"] + _rests(self._parts)}
 
     async def reroute(self, request: Request) -> dict[str, Any]:
         """Send mail over another pool or relay (for so many seconds)."""
@@ -208,6 +211,17 @@ class Stopping:
 
     def _done(self, text: str, aim: Aim | None = None) -> dict[str, Any]:
         return {"done": text, "warnings": [] if aim is None else doubts(self._parts, aim)}
+
+
+def _rests(parts: Parts) -> list[str]:
+    """Where a retry alone moves nothing."""
+    now = trio.current_time()
+    resting = [key for key, memory in parts.memory.items() if memory.rest(now)[0]]
+    if not resting:
+        return []
+    more = f" and {len(resting) - NAMED_MAX} more" if len(resting) > NAMED_MAX else ""
+    paths = ", ".join(resting[:NAMED_MAX])
+    return [f"mail that goes over {paths}{more} waits on: that rests, and `emass queue lift` ends a rest"]
 
 
 def _author(request: Request) -> Author:

@@ -14,7 +14,7 @@ from engine.actors.stopping import DRAIN_SECONDS, Stopping, acts
 from engine.actors.stops import StopKind, Stops
 from engine.model.egress import Source
 from engine.mta.policy.egress import Egress
-from tests.fakes.engine_house import Desk, accepted, letter, memory_parts
+from tests.fakes.engine_house import SOURCE, Desk, accepted, host_route, letter, memory_parts
 
 BY: dict[str, Any] = {"reason": "we agreed so", "author": "ann"}
 SEVEN: dict[str, Any] = {"subject": "campaign", "subject_value": "7"}
@@ -96,7 +96,22 @@ async def test_a_retry_says_which_mail_and_what_of_it(autojump_clock: MockClock)
     (order,) = office.parts.stops.all()
     assert (order.states, order.assume, order.before_id) == (("ambiguous",), "failed", 2)
     assert office.desk.take("scheduler") == [], "nothing is stopped"
-    assert (await office.ask("retry", **SEVEN))["done"] == "campaign 7: what is deferred is tried again"
+    done = await office.ask("retry", **SEVEN)
+    assert done == {"done": "campaign 7: what is deferred is tried again", "warnings": []}
+
+
+async def test_a_retry_warns_of_paths_that_rest(autojump_clock: MockClock) -> None:
+    office, now = await Office().open(), trio.current_time()
+    for number in range(5):
+        site = f"mx{number}.test"
+        memory = office.parts.path(f"out>{site}", host_route("192.0.2.1", 25, site), SOURCE, "", now)
+        memory.suspend(now + 300 * bool(number), "no connection succeeded")
+    (warning,) = (await office.ask("retry", **SEVEN))["warnings"]
+    assert warning.startswith(
+        "mail that goes over out>mx1.test, out>mx2.test, out>mx3.test and 1 more waits on"
+    )
+    assumed = {"states": ["ambiguous"], "assume": "failed"}
+    assert (await office.ask("retry", asked=assumed, **SEVEN))["warnings"] == []
 
 
 async def test_a_reroute_names_a_pool_or_relay(autojump_clock: MockClock) -> None:
