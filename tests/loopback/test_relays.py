@@ -44,6 +44,7 @@ SOURCES = (
     SourceRule(name="two", ehlo_name="two.letter.example", address=TWO),
 )
 LOGIN = ("edith", "in spring")
+LATER = 9  # a campaign after the first
 THINK_SECONDS = 0.01
 EACH = 60
 SECONDS = 60.0
@@ -197,10 +198,13 @@ async def test_a_source_whose_address_is_lost_rests_until_it_is_back(
         assert {one.source for one in at.hosts.rcpts()[seen:]} == {TWO}
         ip("addr", "add", f"{lost}/32", "dev", "lo")
         await until(lambda: states.usable("gone"))
-        seen = len(at.hosts.rcpts())
-        await until(lambda: any(one.source == lost for one in at.hosts.rcpts()[seen:]))
         counts = await until_finished(at.engine, len(people))
         took = at.hosts.took()
+        await until(lambda: "a.test" not in at.engine.parts.routes)  # nothing waits, and its route is over
+        seen = len(at.hosts.rcpts())
+        await submit(at.engine, letter(LATER), numbered(20, "a.test"))
+        await until_finished(at.engine, 20, campaign=LATER)
+        assert {one.source for one in at.hosts.rcpts()[seen:]} == {lost}
     assert counts.delivered == len(people)
     assert took.keys() == set(people)
     assert sum(took.values()) - len(people) <= counts.was_ambiguous
