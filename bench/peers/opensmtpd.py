@@ -6,8 +6,9 @@ renames it into place, so a reader never sees half of one. It offers neither PIP
 it is the peer for plain, one-command-at-a-time SMTP. Its STARTTLS is announced and then fails in the
 handshake, whatever the key and the version of TLS: the 6.8.0p2 of Debian 12 keeps the private key in
 another process and has OpenSSL ask there through replaced RSA and ECDSA methods, which OpenSSL 3 passes
-over (OpenSMTPD issue 1171); an Ed25519 key it refuses at the start. No setting mends that, which makes it
-the peer for falling back to plain text. It completes From and To without a domain.
+over (by all that was seen; OpenSMTPD issue 1171); an Ed25519 key it refuses at the start. No setting mends
+that, which makes it the peer for falling back to plain text. Later versions (7.6) do speak TLS.
+It completes From and To without a domain.
 Failing to start raises `PeerFailed` with the end of its log.
 """
 
