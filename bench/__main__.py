@@ -19,7 +19,9 @@ BENCHMARKS = {
     "suppression": "the set of those who get no mail: import, look-ups, memory",
     "replies": "classifying receivers' answers, and how well they are classified",
     "world": "a list like a real one through receivers with unknown limits, beside fixed limits",
+    "submission": "single messages from clients: how fast a worker takes them, how soon they are delivered",
     "fairness": "waits of transactional mail behind bulk mail, and shares of two workspaces",
+    "scale": "one campaign over many broadcasters, simulated: 50 of them, 100 million recipients",
 }
 MODULES = {"world": "world_run"}  # where the module has another name: `bench.world` is the receivers
 

@@ -50,8 +50,8 @@ def chart(title: str, note: str, panels: Sequence[Panel], seconds: float) -> str
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}" font-family="{FONTS}" font-size="11">',
         f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
-        _text(MARGIN, 28, title, size=18, weight="bold"),
-        _text(MARGIN, 48, note, size=12, fill="#555555"),
+        text(MARGIN, 28, title, size=18, weight="bold"),
+        text(MARGIN, 48, note, size=12, fill="#555555"),
         *_legend(MARGIN, 70),
     ]
     for number, panel in enumerate(panels):
@@ -74,8 +74,8 @@ def _legend(left: int, y: int) -> Iterable[str]:
         ("sender keeps mail back", REST, 9.0, ""),
     )
     for label, colour, thickness, dashes in entries:
-        yield _line([(left, y - 4), (left + 24, y - 4)], colour, thickness, dashes)
-        yield _text(left + 30, y, label)
+        yield line([(left, y - 4), (left + 24, y - 4)], colour, thickness, dashes)
+        yield text(left + 30, y, label)
         left += 48 + round(len(label) * 5.7)
 
 
@@ -113,39 +113,39 @@ def _panel(panel: Panel, seconds: float) -> Iterable[str]:
     windows = [value for _, value in panel.window if value is not None]
     plot = _Plot(seconds, peak * HEADROOM, max([*windows, 1.0]) * HEADROOM)
     bottom = TOP + plot.height
-    yield _text(LEFT, TOP - 12, panel.title, size=13, weight="bold")
+    yield text(LEFT, TOP - 12, panel.title, size=13, weight="bold")
     for second, length in panel.rests:
         left, right = plot.x(second), plot.x(second + length)
         size = f'x="{left:.1f}" y="{TOP}" width="{right - left:.1f}" height="{plot.height}"'
         yield f'<rect {size} fill="{REST}"/>'
     for tick in ticks(plot.left_max):
         y = plot.y(tick, plot.left_max)
-        yield _line([(LEFT, y), (LEFT + plot.width, y)], "#e4e4e4", 1)
-        yield _text(LEFT - 6, y + 4, number(tick), anchor="end")
+        yield line([(LEFT, y), (LEFT + plot.width, y)], "#e4e4e4", 1)
+        yield text(LEFT - 6, y + 4, number(tick), anchor="end")
     for tick in ticks(plot.seconds):
-        yield _text(plot.x(tick), bottom + 14, number(tick), anchor="middle")
-        yield _line([(plot.x(tick), bottom), (plot.x(tick), bottom + 3)], "#999999", 1)
+        yield text(plot.x(tick), bottom + 14, number(tick), anchor="middle")
+        yield line([(plot.x(tick), bottom), (plot.x(tick), bottom + 3)], "#999999", 1)
     if panel.window:
         for tick in ticks(plot.right_max):
             y = plot.y(tick, plot.right_max) + 4
-            yield _text(LEFT + plot.width + 6, y, number(tick), fill=WINDOW)
-    yield _text(LEFT + plot.width / 2, bottom + 29, "seconds", anchor="middle", fill="#555555")
-    yield _text(12, TOP + plot.height / 2, "messages/s", anchor="middle", fill="#555555", turned=True)
+            yield text(LEFT + plot.width + 6, y, number(tick), fill=WINDOW)
+    yield text(LEFT + plot.width / 2, bottom + 29, "seconds", anchor="middle", fill="#555555")
+    yield text(12, TOP + plot.height / 2, "messages/s", anchor="middle", fill="#555555", turned=True)
     if panel.window:
         at = PANEL_WIDTH - 10
-        yield _text(at, TOP + plot.height / 2, "connections", anchor="middle", fill=WINDOW, turned=True)
+        yield text(at, TOP + plot.height / 2, "connections", anchor="middle", fill=WINDOW, turned=True)
     for second, count in enumerate(panel.refused):
         if count:
             # At least three pixels: a single refusal is what one looks for.
             y = min(bottom - 3, plot.y(count, plot.left_max))
-            yield _line([(plot.x(second + 0.5), bottom), (plot.x(second + 0.5), y)], REFUSED, 1.4)
+            yield line([(plot.x(second + 0.5), bottom), (plot.x(second + 0.5), y)], REFUSED, 1.4)
     if panel.limit is not None:
         y = plot.y(panel.limit, plot.left_max)
-        yield _line([(LEFT, y), (LEFT + plot.width, y)], LIMIT, 1.4, "6 4")
-    yield _line(plot.steps(panel.rate, plot.left_max), RATE, 1.2)
-    yield _line(plot.steps(panel.window, plot.right_max), WINDOW, 1.6)
+        yield line([(LEFT, y), (LEFT + plot.width, y)], LIMIT, 1.4, "6 4")
+    yield line(plot.steps(panel.rate, plot.left_max), RATE, 1.2)
+    yield line(plot.steps(panel.window, plot.right_max), WINDOW, 1.6)
     taken = [(plot.x(at + 0.5), plot.y(count, plot.left_max)) for at, count in enumerate(panel.accepted)]
-    yield _line(taken, ACCEPTED, 2)
+    yield line(taken, ACCEPTED, 2)
     edge = f'width="{plot.width}" height="{plot.height}" fill="none" stroke="#999999"'
     yield f'<rect x="{LEFT}" y="{TOP}" {edge}/>'
 
@@ -162,7 +162,8 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if value == round(value) else f"{value:,.3g}"
 
 
-def _line(points: Sequence[tuple[float, float]], colour: str, width: float, dashes: str = "") -> str:
+def line(points: Sequence[tuple[float, float]], colour: str, width: float, dashes: str = "") -> str:
+    """A polyline in pixels; nothing for no points."""
     if not points:
         return ""
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
@@ -173,10 +174,10 @@ def _line(points: Sequence[tuple[float, float]], colour: str, width: float, dash
     )
 
 
-def _text(
+def text(
     x: float,
     y: float,
-    text: str,
+    words: str,
     *,
     size: int = 11,
     weight: str = "normal",
@@ -184,8 +185,9 @@ def _text(
     anchor: str = "start",
     turned: bool = False,
 ) -> str:
+    """A text at a place in pixels, escaped; `turned` reads upwards."""
     turn = f' transform="rotate(-90 {x:.1f} {y:.1f})"' if turned else ""
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" font-weight="{weight}" fill="{fill}" '
-        f'text-anchor="{anchor}"{turn}>{escape(text)}</text>'
+        f'text-anchor="{anchor}"{turn}>{escape(words)}</text>'
     )

@@ -159,9 +159,9 @@ async def _campaign(
 
 async def _submit(engine: Engine, chunks: Iterator[bytes], messages: int, started: float) -> float:
     """Publish encoded chunks with back-pressure; returns the seconds until all were acknowledged."""
-    bus, stream = engine.parts.bus, engine.chunk_stream
+    bus, stream = engine.parts.cluster, engine.chunk_stream
     for chunk in chunks:
-        while engine.backlog() > BACKLOG_CHUNKS:  # noqa: ASYNC110 - the backlog rings no bell
+        while await bus.pending(stream, "intake") > BACKLOG_CHUNKS:  # it rings no bell
             await trio.sleep(0.005)
         await bus.publish(stream, [chunk])
     while engine.counts(CAMPAIGN).accepted < messages:  # noqa: ASYNC110 - nor do the counters

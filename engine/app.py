@@ -13,22 +13,21 @@ from pathlib import Path
 
 import trio
 
+from engine.actors.dkim_keys import dkim_keys_of
 from engine.actors.outlook import outlooks
 from engine.actors.parts import ConfigFile, Parts
 from engine.actors.policy_store import BusPolicyStore
-from engine.bus.api import Bus
+from engine.bus.api import Bus, NodeBus
 from engine.bus.local import LocalBus
-from engine.config import ConfigError, load_config
+from engine.config import BusKind, ConfigError, load_config
 from engine.config.replies import load_reply_rules
 from engine.config.tables import Config
 from engine.keyring import (
-    TOKEN_KINDS,
     KeyringError,
     RowKeyring,
     create_master_key,
-    derive_suppression_key,
-    derive_token_key,
-    load_master_key,
+    read_secret,
+    row_secret,
 )
 from engine.model.egress import Credentials, Source
 from engine.model.submission import Submission, encode_submission
@@ -44,14 +43,14 @@ from engine.mta.policy.forecast import PathOutlook
 from engine.mta.policy.suppression_codec import AddressHasher
 from engine.mta.spool.api import StateCounts
 from engine.mta.spool.lmdb import LmdbSpool
+from engine.mta.spool.place import check_place
 from engine.mta.spool.suppressions import open_suppressions
 from engine.mta.spool.tables import open_spool_environment
 from engine.runtime.clock import Clock, SystemClock
 from engine.runtime.supervisor import Tree
 from engine.storage import Committer, Space, StorageError
+from engine.token_ring import TokenRing, load_ring
 from engine.tree import RESTARTS_MAX, engine_tree
-
-TOKEN_KEY_ID = 0  # rotation comes with the control plane; older ids keep verifying
 
 
 class EngineError(Exception):
@@ -75,10 +74,10 @@ class Engine:
 
     async def submit(self, submissions: list[Submission]) -> None:
         """Put contents and chunks on the bus; durable there when this returns."""
-        await self.parts.bus.publish(self.chunk_stream, [encode_submission(item) for item in submissions])
+        await self.parts.cluster.publish(self.chunk_stream, [encode_submission(item) for item in submissions])
 
     def backlog(self) -> int:
-        """Submissions on the bus that intake has not acknowledged."""
+        """Submissions on this node's own bus that intake has not acknowledged."""
         return self.parts.bus.backlog(self.chunk_stream, "intake")
 
     def outlooks(self) -> list[PathOutlook]:
@@ -143,15 +142,21 @@ async def open_engine(
             egress = read_egress(config, sources)
             check_sources(sources)
             data.mkdir(mode=0o700, parents=True, exist_ok=True)  # noqa: ASYNC240 - before anything runs
-            master = load_keys(config)
+            ring = load_keys(config)
+            dkim_keys = dkim_keys_of(config)
             environment = open_spool_environment(data / "spool", map_octets=config.limits.spool_map)
             stores.callback(environment.close)
-            keyring = RowKeyring(data / "rows.keys", master)
-            hasher = AddressHasher(derive_suppression_key(master))
+            rows = row_secret(Path(config.keys.folder), config.keys.master)
+            keyring = RowKeyring(data / "rows.keys", rows)
+            hasher = AddressHasher(ring.suppression)
             suppressions = open_suppressions(data / "suppressions", hasher)
             stores.callback(suppressions.environment.close)
+            place = check_place(data / "spool")
             bus = LocalBus(data / "bus", config.node.name)
             stores.callback(bus.close_files)
+            cluster = open_cluster(config, bus)
+            if cluster is not bus and isinstance(cluster, LocalBus):
+                stores.callback(cluster.close_files)
         except (ConfigError, StorageError, KeyringError, EgressError) as error:
             raise EngineError(str(error)) from error
         except OSError as error:
@@ -177,19 +182,22 @@ async def open_engine(
             committer=committer,
             space=space,
             bus=bus,
+            cluster=cluster,
+            place=place,
             resolver=resolver,
             tls_contexts=make_tls_contexts(config),
             tls_policies=None if static_route else find_tls_policies(config, resolver, bus, clock),
             sources=sources,
             egress=egress,
-            tokens=token_keys(master),
+            tokens=TokenKeys(ring.current, ring.keys),
             replies=replies,
-            dkim_keys={key.name: str(Path(config.keys.folder) / key.file) for key in config.keys.dkim},
+            dkim_keys=dkim_keys,
             static_route=lambda: static_route,
             credentials=credentials,
             config_file=config_file,
             suppressions=suppressions,
         )
+        parts.use_ring(ring)
         tree: Tree
         spec = engine_tree(parts, lambda: tree.statistics(), restarts_max=restarts_max)  # noqa: PLW0108 - not yet bound
         tree = Tree(spec, clock=clock)
@@ -204,21 +212,36 @@ async def open_engine(
                 parts.drained.set()  # nobody waits for it any more
 
 
-def load_keys(config: Config) -> bytes:
-    """The master key; a data folder that is used without `emass init` gets its own."""
+def open_cluster(config: Config, bus: LocalBus) -> Bus:
+    """The bus that this engine shares with others; its own where it is alone. Raises EngineError."""
+    table = config.bus
+    if table.kind is BusKind.LOCAL:
+        return LocalBus(Path(table.folder), config.node.name) if table.folder else bus
+    from engine.bus.nats import NatsBus  # the extra `cluster`: an engine alone does without
+
     folder = Path(config.keys.folder)
-    path = folder / config.keys.master
-    if not path.exists():
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        create_master_key(path)
-    return load_master_key(path)
-
-
-def token_keys(master: bytes) -> TokenKeys:
-    return TokenKeys(
-        current=TOKEN_KEY_ID,
-        keys={TOKEN_KEY_ID: {kind: derive_token_key(master, TOKEN_KEY_ID, kind) for kind in TOKEN_KINDS}},
+    seed = read_secret(folder / table.seeds / "engine.seed").decode().strip() if table.seeds else None
+    return NatsBus(
+        [(server.host, server.port) for server in table.servers],
+        config.node.name,
+        seed=seed,
+        ca_file=folder / table.ca_file if table.ca_file else None,
+        replicas=table.replicas,
+        stream_octets_max=int(table.stream_max),
     )
+
+
+def load_keys(config: Config) -> TokenRing:
+    """The token keys and the key of suppressions; of a master key where there is one.
+
+    A data folder that is used without `emass init` gets its own. Raises KeyringError.
+    """
+    table, folder = config.keys, Path(config.keys.folder)
+    keyless = not (folder / table.master).exists() and not (folder / table.ring).exists()
+    if keyless and config.bus.kind is BusKind.LOCAL:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        create_master_key(folder / table.master)
+    return load_ring(folder, table.master, table.ring)
 
 
 def make_tls_contexts(config: Config) -> TlsContexts:
@@ -232,7 +255,7 @@ def make_tls_contexts(config: Config) -> TlsContexts:
         ) from error
 
 
-def find_tls_policies(config: Config, resolver: Resolver, bus: Bus, clock: Clock) -> TlsPolicies | None:
+def find_tls_policies(config: Config, resolver: Resolver, bus: NodeBus, clock: Clock) -> TlsPolicies | None:
     """What looks for the demands of recipients' domains; None when both kinds are off.
 
     The authorities have been read once before: `make_tls_contexts` says what is wrong with them.

@@ -27,6 +27,7 @@ from engine.model.content import DkimAlgorithm
 
 MASTER_KEY_OCTETS = 32
 ROW_KEY_OCTETS = 32
+ROWS_FILE = "rows.key"  # in the keys folder of a node without a master key
 RSA_BITS = 2048  # RFC 8301 3.2: signers use at least 2048
 RSA_BITS_MIN = 1024
 KEY_FILE_OCTETS_MAX = 64 * 1024  # a key file is small; anything larger is a mistake
@@ -43,10 +44,21 @@ class KeyringError(Exception):
 def read_secret(path: Path) -> bytes:
     """The file's octets. Refuses a file that its group or others may read or write."""
     try:
-        mode = path.stat().st_mode
-        if mode & 0o077:
-            raise KeyringError(f"{path}: others may read this key (mode {mode & 0o777:o}); chmod 600 {path}")
-        with path.open("rb") as file:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise KeyringError(f"{path}: cannot read the key: {error.strerror}") from error
+    return read_open_secret(descriptor, str(path))
+
+
+def read_open_secret(descriptor: int, path: str) -> bytes:
+    """As `read_secret`, of a file that somebody has opened, who may be allowed more. Closes it."""
+    try:
+        with os.fdopen(descriptor, "rb") as file:
+            mode = os.fstat(descriptor).st_mode
+            if mode & 0o077:
+                raise KeyringError(
+                    f"{path}: others may read this key (mode {mode & 0o777:o}); chmod 600 {path}"
+                )
             data = file.read(KEY_FILE_OCTETS_MAX + 1)
     except OSError as error:
         raise KeyringError(f"{path}: cannot read the key: {error.strerror}") from error
@@ -102,6 +114,22 @@ def load_master_key(path: Path) -> bytes:
     if not re.fullmatch(rb"[0-9a-fA-F]{64}", text):
         raise KeyringError(f"{path}: not a master key (64 hexadecimal digits); make one with `emass init`")
     return bytes.fromhex(text.decode())
+
+
+def row_secret(folder: Path, master: str) -> bytes:
+    """What the keys of recipients' rows are kept under on this node: its master key, where it has one.
+
+    A node that was given none makes itself a secret that never leaves it. Raises KeyringError.
+    """
+    if not (folder / master).exists() and not (folder / ROWS_FILE).exists():
+        create_master_key(folder / ROWS_FILE)
+    return load_row_secret(folder, master)
+
+
+def load_row_secret(folder: Path, master: str) -> bytes:
+    """As `row_secret`, for who only reads: makes nothing."""
+    path = folder / master
+    return load_master_key(path if path.exists() else folder / ROWS_FILE)
 
 
 def derive_token_key(master: bytes, key_id: int, kind: str) -> bytes:
@@ -177,7 +205,11 @@ def create_dkim_key(path: Path, algorithm: str = "rsa-sha256") -> str:
 
 def load_dkim_key(path: Path) -> DkimKey:
     """Read a PEM private key (PKCS#1 or PKCS#8; RSA of at least 1024 bits, or Ed25519)."""
-    data = read_secret(path)
+    return parse_dkim_key(read_secret(path), str(path))
+
+
+def parse_dkim_key(data: bytes, path: str) -> DkimKey:
+    """As `load_dkim_key`, of octets that came another way; `path` names them in errors."""
     try:
         key = serialization.load_pem_private_key(data, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:

@@ -7,15 +7,19 @@ them: when a site dies, its connections finish their flight and settle.
 
 from collections.abc import Callable
 
+from engine.actors.campaign_states import campaign_states
 from engine.actors.commands import commands
 from engine.actors.committing import committing
 from engine.actors.intake import intake
 from engine.actors.journal import journal
+from engine.actors.keys import key_keeper
 from engine.actors.metering import metering
 from engine.actors.parts import Parts
+from engine.actors.presence import presence
 from engine.actors.resolver import resolver
 from engine.actors.scheduler import scheduler
 from engine.actors.signer import signers
+from engine.actors.single_intake import single_intake
 from engine.actors.source_keeper import source_keeper
 from engine.actors.spooler import spooler
 from engine.actors.suppressor import suppressor
@@ -42,6 +46,7 @@ def engine_tree(
         children=(
             ChildSpec("committing", committing(parts), mailbox_capacity=0, shutdown_seconds=30.0),
             ChildSpec("signers", signers(parts), mailbox_capacity=4_096),
+            ChildSpec("keys", key_keeper(parts), mailbox_capacity=0),
             ChildSpec("spooler", spooler(parts), mailbox_capacity=SPOOLER_MAILBOX, shutdown_seconds=30.0),
             ChildSpec("journal", journal(parts), mailbox_capacity=1, shutdown_seconds=30.0),
             ChildSpec("suppressor", suppressor(parts), mailbox_capacity=0, shutdown_seconds=30.0),
@@ -51,7 +56,10 @@ def engine_tree(
             parts.sites.spec(),
             ChildSpec("scheduler", scheduler(parts), mailbox_capacity=SCHEDULER_MAILBOX),
             parts.domains.spec(),
+            ChildSpec("presence", presence(parts), mailbox_capacity=0),
+            ChildSpec("campaign_states", campaign_states(parts), mailbox_capacity=0),
             ChildSpec("intake", intake(parts), mailbox_capacity=0),
+            ChildSpec("single_intake", single_intake(parts), mailbox_capacity=0),
             ChildSpec("sources", source_keeper(parts), mailbox_capacity=0),
             ChildSpec("sweeping", sweeping(parts), mailbox_capacity=0),
             ChildSpec("metering", metering(parts, statistics), mailbox_capacity=0),

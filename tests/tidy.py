@@ -18,7 +18,8 @@ PACKAGES = ("engine", "services", "control", "bench")
 OURS = (*PACKAGES, "tests")
 FILE_LINES_MAX = 450
 
-LEVEL_0 = ("engine.model", "engine.config", "engine.keyring")
+LEVEL_0 = ("engine.model", "engine.config", "engine.keyring", "engine.sealing", "engine.token_ring")
+SECRETS = frozenset({"engine.keyring", "engine.sealing", "engine.token_ring"})  # what knows ciphers
 LEVEL_1 = ("engine.mta.compose", "engine.mta.proto", "engine.mta.policy", "engine.mta.queue")
 LEVEL_2 = ("engine.runtime", "engine.observe")
 LEVEL_3A = ("engine.storage",)
@@ -29,7 +30,7 @@ UP_TO_3 = UP_TO_3A + LEVEL_3
 ACTORS = frozenset(
     f"engine.actors.{name}"
     for name in (
-        *("intake", "spooler", "scheduler", "domain", "site"),
+        *("intake", "single_intake", "spooler", "scheduler", "domain", "site"),
         *("connection", "signer", "resolver", "journal", "commands", "suppressor", "sweeping"),
         *("tls_keeping", "metering"),
     )
@@ -40,7 +41,7 @@ STARTS = {
     ("engine.actors.scheduler", "engine.actors.site"),
     ("engine.actors.site", "engine.actors.connection"),
 }
-SERVICES = ("services.bounce", "services.dns", "services.landing")
+SERVICES = ("services.bounce", "services.dns", "services.landing", "services.submission")
 
 NOUNS = ("msgspec", "idna")
 RUNTIME = (*NOUNS, "trio", "structlog")
@@ -48,7 +49,10 @@ SHELLS = (*RUNTIME, "dns", "cryptography", "h11")
 ANYTHING = ("*",)
 
 # Entry points see every package's configuration and the trees that they start.
-ENTRY = ("engine.app", "services.tree", "services.config", "control.config", "engine.config")
+ENTRY = (
+    *("engine.app", "services.tree", "services.config", "control.config", "engine.config"),
+    *("services.submission.config", "services.submission.accounts"),
+)
 
 
 class Row(Struct, frozen=True):
@@ -65,7 +69,7 @@ ROWS = (
     Row("engine.mta", ()),
     Row("services", LEVEL_0),
     *(
-        Row(name, LEVEL_0, (*NOUNS, "cryptography") if name == "engine.keyring" else NOUNS)
+        Row(name, LEVEL_0, (*NOUNS, "cryptography") if name in SECRETS else NOUNS)
         for name in LEVEL_0
     ),
     *(

@@ -45,6 +45,8 @@ PEERS = {
         Peer("microsocks", ("microsocks",), "root/usr/bin/microsocks"),
         Peer("dante", ("dante-server",), "root/usr/sbin/danted", needs_root=True),
         Peer("prometheus", ("prometheus",), "root/usr/bin/promtool"),
+        Peer("nats", ("nats-server",), "root/usr/sbin/nats-server"),
+        Peer("swaks", ("swaks", "libnet-ssleay-perl"), "root/usr/bin/swaks", interpreter="perl"),
         Peer("haraka", (), "node_modules/haraka/bin/haraka", interpreter="node"),
     )
 }

@@ -65,7 +65,9 @@ async def ask_engine(folder: Path, request: dict[str, Any], seconds: float) -> d
     """What the running engine answers, or None when none runs there."""
     bus_folder = folder / "bus"
     members = [path.name for path in bus_folder.iterdir()] if bus_folder.is_dir() else []
-    nodes = [name for name in members if not name.startswith(("cli-", "."))]
+    known = [name for name in members if not name.startswith(("cli-", "."))]
+    # A node's other processes have names of their own behind its name: "a.agent".
+    nodes = [name for name in known if not any(name.startswith(f"{other}.") for other in known)]
     if not nodes or not _is_written(folder / "spool"):
         return None
     bus = LocalBus(bus_folder, f"cli-{os.getpid()}")

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from control.cli.report import DomainReport, Reason
 from engine.model.category import Category
-from engine.model.event import Adapted, AttemptEvent, ChunkAccepted, EventBatch
+from engine.model.event import Adapted, AttemptEvent, ChunkAccepted, ChunkRefused, EventBatch
 from engine.mta.spool.api import StateCounts
 
 REASONS_KEPT_MAX = 40  # per domain; beyond that, replies differ in queue ids only and are lumped
@@ -76,7 +76,7 @@ class Fold:
         self.first_at = self.first_at or batch.at
         self.last_at = max(self.last_at, batch.at)
         for event in batch.events:
-            if event.campaign != self.campaign or isinstance(event, Adapted):
+            if event.campaign != self.campaign or isinstance(event, Adapted | ChunkRefused):
                 continue
             if isinstance(event, ChunkAccepted):
                 self.accepted += event.count

@@ -44,6 +44,11 @@ class SendOptions(Struct, frozen=True, kw_only=True):
     resolver: str = ""  # host:port
     config: str = ""
     private_only: bool = False  # mail without one-click unsubscribe: to private addresses only
+    bus: str = ""  # as --bus names it; with it or with `broadcasters` no engine runs here
+    bus_seed: str = ""
+    bus_ca: str = ""
+    broadcasters: str = ""  # as --broadcasters names them
+    many: bool = False  # broadcasters on a bus send it
 
 
 class Job(Struct, frozen=True, kw_only=True):

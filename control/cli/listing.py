@@ -26,16 +26,18 @@ from control.cli.history import events_of
 from control.cli.table import plain_table
 from control.cli.visible import short, visible
 from control.cli.words import seconds_words
-from engine.app import token_keys
 from engine.config import ConfigError
-from engine.keyring import KeyringError, RowKeyring, load_master_key
+from engine.keyring import KeyringError, RowKeyring, load_row_secret
 from engine.model.content import Content
 from engine.model.envelope import Envelope
 from engine.mta.compose.errors import ContentError, RenderError
 from engine.mta.compose.message import compile_content
+from engine.mta.compose.raw import RawContent
+from engine.mta.compose.token import TokenKeys
 from engine.mta.spool.api import Listed, SpoolError
 from engine.mta.spool.reader import SpoolReader
 from engine.storage import StorageError
+from engine.token_ring import TokenRing, load_ring
 
 PAGE = 5_000
 LIMIT_DEFAULT = 50
@@ -204,8 +206,9 @@ def _opened(
     """Address, row and message; or why they cannot be shown."""
     try:
         keys = config_of(folder, named)[0].keys
-        master = load_master_key(Path(keys.folder) / keys.master)
-        envelope = spool.open(number, RowKeyring(folder / "rows.keys", master))
+        ring = load_ring(Path(keys.folder), keys.master, keys.ring)
+        rows = load_row_secret(Path(keys.folder), keys.master)
+        envelope = spool.open(number, RowKeyring(folder / "rows.keys", rows))
         content = None if envelope is None else spool.content(envelope.campaign)
     except (KeyringError, SpoolError, ConfigError, InputError) as error:
         return {"sealed": str(error)}
@@ -216,12 +219,14 @@ def _opened(
         "accepted_at": envelope.accepted_at,
         "row": dict(zip(content.fields, envelope.row, strict=False)),
     }
-    return facts | _composed(content, envelope, master) if with_message else facts
+    return facts | _composed(content, envelope, ring) if with_message else facts
 
 
-def _composed(content: Content, envelope: Envelope, master: bytes) -> dict[str, Any]:
+def _composed(content: Content, envelope: Envelope, ring: TokenRing) -> dict[str, Any]:
     try:
-        compiled = compile_content(replace(content, dkim=()), token_keys(master))
+        tokens = TokenKeys(ring.signing_id(envelope.accepted_at), ring.keys)
+        unsigned = replace(content, dkim=())
+        compiled = RawContent(unsigned, tokens) if content.raw else compile_content(unsigned, tokens)
         message = compiled.compose(envelope, time.time()).finish()
     except (RenderError, ContentError) as error:
         return {"message": None, "message_trouble": str(error)}

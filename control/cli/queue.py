@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from control.cli.adaptation import lift, pin, reset, unpin
+from control.cli.adopt import adopt
 from control.cli.ask import ask, check_folder, data_option, json_option
 from control.cli.changes import changes
 from control.cli.errors import InputError
@@ -55,7 +56,7 @@ def command() -> None:
 for each in (
     *(explain, changes, pin, unpin, reset, lift, override, overrides, reload),
     *(suspend, resume, cancel, retry, reroute, stops, drain, list_envelopes, inspect),
-    *(trace, timing),
+    *(trace, timing, adopt),
 ):
     command.add_command(each)
 

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from control.cli.progress import describe_seconds
+from control.cli.report_shares import BroadcasterReport, shares_facts, shares_table
 from control.cli.visible import short
 from engine.mta.policy.forecast import Forecast
 from engine.mta.spool.api import StateCounts
@@ -67,6 +68,9 @@ class CampaignReport(Struct, frozen=True):
     data: str = ""
     forecast: Forecast | None = None  # as it was before the start
     forecast_error: float | None = None  # its expected time against the real one: 0.1 = a tenth too long
+    broadcasters: tuple[BroadcasterReport, ...] = ()  # of a job that many share
+    addresses_file: str = ""  # every address and what became of it
+    warnings: tuple[str, ...] = ()
 
     @property
     def messages_per_second(self) -> float:
@@ -142,6 +146,10 @@ def report_facts(report: CampaignReport) -> dict[str, Any]:
             for domain in report.domains
         ],
     }
+    if report.broadcasters:
+        facts["broadcasters"] = shares_facts(report.broadcasters, STATES)
+        facts["addresses_file"] = report.addresses_file or None
+        facts["warnings"] = list(report.warnings)
     return facts
 
 
@@ -186,6 +194,9 @@ def print_report(report: CampaignReport, console: Console) -> None:
         hidden = len(report.domains) - DOMAINS_SHOWN_MAX
         if hidden > 0:
             console.print(f"... and {hidden:,} more domains (--json lists all)", highlight=False)
+    if report.broadcasters:
+        console.print()
+        console.print(shares_table(report.broadcasters, STATES, state_words))
     ended, delayed = sum_reasons(report.domains)
     _print_reasons(console, "Why not delivered", ended)
     _print_reasons(console, "What took more than one attempt", delayed)
@@ -212,6 +223,12 @@ def print_report(report: CampaignReport, console: Console) -> None:
             Text(f"{report.refused:,} lines of the list were refused, see {short(report.refused_file, 500)}"),
             soft_wrap=True,
         )
+    if report.addresses_file:
+        console.print(
+            Text(f"every address and its state: {short(report.addresses_file, 500)}"), soft_wrap=True
+        )
+    for warning in report.warnings:
+        console.print(Text(f"Warning: {short(warning, 500)}"), soft_wrap=True)
     for mistake in find_mistakes(report):
         console.print(Text(f"These counts are wrong, please report it: {mistake}"), soft_wrap=True)
 

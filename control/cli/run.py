@@ -11,7 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import trio
 from msgspec.structs import replace
@@ -77,11 +77,20 @@ def run_job(
     return conclude(live, as_json=as_json, hint=run.resume_hint)
 
 
+class Ended(Protocol):
+    """What `conclude` wants to know of a run that is over."""
+
+    finished: bool
+
+    @property
+    def reading(self) -> bool: ...
+
+
 def conclude(
-    live: Callable[[], Awaitable[tuple["Run", CampaignReport]]], *, as_json: bool, hint: str = ""
+    live: Callable[[], Awaitable[tuple[Ended, CampaignReport]]], *, as_json: bool, hint: str = ""
 ) -> int:
     """Run `live` under trio and print its report; the engine's own errors become one line."""
-    run: Run
+    run: Ended
     report: CampaignReport
     configure_logs("error" if as_json else "warning")
     try:

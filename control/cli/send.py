@@ -17,10 +17,11 @@ import click
 import trio
 from msgspec.structs import replace
 
+from control.cli.cluster_bus import BusPlace, bus_of_config, bus_options, parse_bus
 from control.cli.csv_source import CsvSource, inspect_csv
 from control.cli.dry_run import dry_run
 from control.cli.errors import InputError
-from control.cli.job import SendOptions, create_job, load_job, reopen_source, start_job
+from control.cli.job import Job, SendOptions, create_job, load_job, reopen_source, start_job
 from control.cli.letter import (
     Sender,
     check_content,
@@ -30,9 +31,11 @@ from control.cli.letter import (
     slug,
 )
 from control.cli.people import People, Refused
+from control.cli.seal import key_name
+from control.cli.shares import parse_shares
 from control.cli.until import Until, parse_until
 from control.config import find_config
-from engine.config import Config, DkimKeyFile, HostPort, SourceRule, UnitError, load_config
+from engine.config import BusKind, Config, DkimKeyFile, HostPort, SourceRule, UnitError, load_config
 from engine.keyring import create_master_key, load_dkim_key, load_master_key
 from engine.model.address import AddressError, normalise_domain
 from engine.model.content import Content, DkimIdentity, MessageClass
@@ -75,6 +78,16 @@ DNS_PORT = 53
 @click.option(
     "--until", "until_text", metavar="WHEN", help="first-pass, finished or a duration. Default: 30 min."
 )
+@bus_options
+@click.option(
+    "--broadcasters",
+    metavar="A=2,B=1",
+    default="",
+    help="Who on the bus sends it, by weight. Default: every one that is there.",
+)
+@click.option(
+    "--addresses", metavar="FILE", default="", help="With a bus: every address and its state (CSV)."
+)
 @click.option("--dry-run", is_flag=True, help="Check everything, show one message, send nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the final report as one JSON object.")
 def command(**given: Any) -> int:
@@ -88,6 +101,7 @@ def command(**given: Any) -> int:
         --unsubscribe-host news.example.org
     Then, if it was interrupted:
       emass send --data emass-people-20260102-030405 --resume
+    With --bus, --broadcasters or a configuration whose [bus] is "nats", the broadcasters of that bus send it.
     """
     if given["resume"]:
         return _resume(given)
@@ -105,7 +119,8 @@ def _start(given: dict[str, Any]) -> int:
     source = inspect_csv(Path(given["csv_path"]).absolute(), address_column=given["address_column"])
     options = _check_options(given)
     config = _load(options)
-    if options.config:  # without a file the job gets a key of its own
+    options = _settle_bus(options, config)
+    if options.config and not options.many:  # without a file the job gets a key of its own
         load_master_key(Path(config.keys.folder) / config.keys.master)
     content = _build_content(given, sender, source, options)
     retry = config.engine.retry
@@ -126,11 +141,12 @@ def _start(given: dict[str, Any]) -> int:
         )
     _check_list(source, content.fields)
     folder = _choose_folder(given["data"], source.path, now)
-    _check_route(configure(config, options, content, folder), options)
+    if not options.many:
+        _check_route(configure(config, options, content, folder), options)
     _note_missing_signature(content, options)
 
     start_job(folder, job, content)
-    return _run(folder, until, given["as_json"])
+    return _run(folder, until, given["as_json"], given["addresses"])
 
 
 def _resume(given: dict[str, Any]) -> int:
@@ -142,13 +158,17 @@ def _resume(given: dict[str, Any]) -> int:
             "'--resume' takes letter and list from the data folder: leave their options away.",
             click.get_current_context(),
         )
-    return _run(Path(given["data"]), parse_until(given["until_text"]), given["as_json"])
+    return _run(Path(given["data"]), parse_until(given["until_text"]), given["as_json"], given["addresses"])
 
 
-def _run(folder: Path, until: Until, as_json: bool) -> int:
+def _run(folder: Path, until: Until, as_json: bool, addresses: str) -> int:
     """A new job and a resumed one go the same way, so that the second is exercised by every run."""
     job, content = load_job(folder)
     people = People(reopen_source(job), content.fields)
+    if job.options.many:
+        return _run_many(folder, job, content, people, until, as_json=as_json, addresses=addresses)
+    if addresses:
+        raise InputError("--addresses belongs to a job that broadcasters on a bus send (--bus)")
     config = configure(_load(job.options), job.options, content, folder.absolute())
     if content.dkim:
         load_dkim_key(Path(job.options.dkim_key))
@@ -163,6 +183,33 @@ def _run(folder: Path, until: Until, as_json: bool) -> int:
         folder=folder, job=job, content=content, people=people, config=config, until=until, as_json=as_json
     )
     return code
+
+
+def _run_many(
+    folder: Path,
+    job: Job,
+    content: Content,
+    people: People,
+    until: Until,
+    *,
+    as_json: bool,
+    addresses: str,
+) -> int:
+    from control.cli.run_many import run_many
+
+    if content.dkim:
+        load_dkim_key(Path(job.options.dkim_key))
+    return run_many(
+        folder=folder,
+        job=job,
+        content=content,
+        people=people,
+        place=_bus_of(job.options),
+        shares=parse_shares(job.options.broadcasters),
+        until=until,
+        as_json=as_json,
+        addresses=addresses,
+    )
 
 
 # --- options ---------------------------------------------------------------------------------------------
@@ -220,7 +267,35 @@ def _check_options(given: dict[str, Any]) -> SendOptions:
         resolver="" if resolver is None else str(resolver),
         config=str(config.absolute()) if config else "",
         private_only=private_only,
+        bus=given["bus_text"],
+        bus_seed=given["bus_seed"],
+        bus_ca=given["bus_ca"],
+        broadcasters=given["broadcasters"],
     )
+
+
+def _settle_bus(options: SendOptions, config: Config) -> SendOptions:
+    """Whether broadcasters on a bus send it, and whether what was given fits that. Raises InputError."""
+    many = bool(options.bus or options.broadcasters) or config.bus.kind is BusKind.NATS
+    if not many:
+        return options
+    for option in ("route", "resolver", "source", "ehlo_name"):
+        if getattr(options, option):
+            name = option.replace("_", "-")
+            raise InputError(f"--{name} belongs into the emass.toml of each broadcaster when a bus is used")
+    parse_shares(options.broadcasters)
+    options = replace(options, many=True)
+    if options.bus:
+        place = parse_bus(options.bus, options.bus_seed, options.bus_ca)
+        text = str(place) if place.folder else ",".join(place.servers)
+        options = replace(options, bus=text, bus_seed=place.seed_file, bus_ca=place.ca_file)
+    return options
+
+
+def _bus_of(options: SendOptions) -> BusPlace:
+    if options.bus:
+        return parse_bus(options.bus, options.bus_seed, options.bus_ca)
+    return bus_of_config(_load(options))
 
 
 def _leads_to_private(route: HostPort | None, resolver: HostPort | None) -> bool:
@@ -261,7 +336,8 @@ def _build_content(given: dict[str, Any], sender: Sender, source: CsvSource, opt
     if options.dkim_key:
         algorithm = load_dkim_key(Path(options.dkim_key)).algorithm
         signer = _domain("--dkim-domain", given["dkim_domain"] or domain)
-        dkim = (DkimIdentity(signer, given["dkim_selector"], options.dkim_key, algorithm),)
+        name = key_name(given["dkim_selector"], signer) if options.many else options.dkim_key
+        dkim = (DkimIdentity(signer, given["dkim_selector"], name, algorithm),)
     bulk = not given["transactional"]
     return Content(
         campaign=1,  # create_job chooses the real one

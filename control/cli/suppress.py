@@ -1,18 +1,22 @@
 """`emass suppress`: who must not get mail, and why: add, remove, show, import, export.
 
 With an engine running over the data folder the order goes to it, and the answer comes when it holds: from
-then on nothing goes out to that address. Without one the store is written. Addresses are not stored, but
+then on nothing goes out to that address. Without one the store is written. With `--bus`, or where the
+configuration's bus is NATS, the order goes to every engine of the cluster. Addresses are not stored, but
 their hashes under a key of this installation: `show` finds an address, and nobody can list them.
 """
 
 import json
 import time
+from pathlib import Path
 
 import click
 
 from control.cli.adaptation import author
 from control.cli.ask import config_option, data_option, json_option
+from control.cli.cluster_bus import bus_options
 from control.cli.errors import InputError
+from control.cli.suppress_cluster import find_cluster, say
 from control.cli.suppress_export import export
 from control.cli.suppress_import import import_file
 from control.cli.suppress_store import (
@@ -75,6 +79,7 @@ subscriber_option = click.option(
 @click.option("--reason", type=click.Choice(REASONS), default="manual", show_default=True)
 @note_option
 @data_option
+@bus_options
 @config_option
 @json_option
 def add(
@@ -85,6 +90,9 @@ def add(
     reason: str,
     note: str,
     data: str,
+    bus_text: str,
+    bus_seed: str,
+    bus_ca: str,
     named_config: str | None,
     as_json: bool,
 ) -> int:
@@ -97,8 +105,9 @@ def add(
     Example:
       emass suppress add ann@example.net --scope list:shop/news.example.org --reason unsubscribed
     """
-    folder = data_folder(data)
-    hasher = hasher_of(folder, named_config)
+    cluster = find_cluster(data, bus_text, bus_seed, bus_ca, named_config)
+    folder = Path(data) if cluster else data_folder(data)
+    hasher = cluster.hasher() if cluster else hasher_of(folder, named_config)
     order = SuppressionOrder(
         adds=True,
         keys=_keys(hasher, addresses, domains, subscribers),
@@ -108,9 +117,9 @@ def add(
         source=source_of(author(), note),
         key_check=hasher.check,
     )
-    done = carry_out(folder, hasher, order)
-    if as_json:
-        click.echo(json.dumps(done))
+    done = cluster.carry_out(order) if cluster else carry_out(folder, hasher, order)
+    if as_json or cluster:
+        click.echo(json.dumps(done) if as_json else say(done))
         return 0
     known = len(order.keys) - done["changed"]
     click.echo(f"{done['changed']:,} suppressed" + (f", {known:,} were already" if known else ""))
@@ -128,6 +137,7 @@ def add(
 @click.option("--scope", "scope_text", metavar="SCOPE", help="Only this scope. Default: all of them.")
 @click.option("--reason", type=click.Choice(REASONS), help="Only this reason. Default: all of them.")
 @data_option
+@bus_options
 @config_option
 @json_option
 def remove(
@@ -137,6 +147,9 @@ def remove(
     scope_text: str | None,
     reason: str | None,
     data: str,
+    bus_text: str,
+    bus_seed: str,
+    bus_ca: str,
     named_config: str | None,
     as_json: bool,
 ) -> int:
@@ -146,8 +159,9 @@ def remove(
     Example:
       emass suppress remove ann@example.net --reason hard_bounce
     """
-    folder = data_folder(data)
-    hasher = hasher_of(folder, named_config)
+    cluster = find_cluster(data, bus_text, bus_seed, bus_ca, named_config)
+    folder = Path(data) if cluster else data_folder(data)
+    hasher = cluster.hasher() if cluster else hasher_of(folder, named_config)
     order = SuppressionOrder(
         adds=False,
         keys=_keys(hasher, addresses, domains, subscribers),
@@ -156,9 +170,9 @@ def remove(
         reason=reason_of(reason),
         key_check=hasher.check,
     )
-    done = carry_out(folder, hasher, order)
-    if as_json:
-        click.echo(json.dumps(done))
+    done = cluster.carry_out(order) if cluster else carry_out(folder, hasher, order)
+    if as_json or cluster:
+        click.echo(json.dumps(done) if as_json else say(done))
     else:
         unknown = len(order.keys) - done["changed"]
         click.echo(

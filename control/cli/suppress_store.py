@@ -23,7 +23,6 @@ from control.config import find_config
 from engine.app import load_keys
 from engine.config import Config
 from engine.config.tables import KeysTable
-from engine.keyring import derive_suppression_key
 from engine.mta.policy.suppression import (
     SOURCE_OCTETS_MAX,
     Reason,
@@ -60,7 +59,7 @@ def hasher_of(folder: Path, named_config: str | None) -> AddressHasher:
         config = Config(keys=KeysTable(folder=str(folder / "keys")))
     else:
         config, _ = config_of(folder, named_config)
-    return AddressHasher(derive_suppression_key(load_keys(config)))
+    return AddressHasher(load_keys(config).suppression)
 
 
 def scope_of(text: str | None) -> Scope | None:

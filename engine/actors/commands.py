@@ -14,14 +14,23 @@ import msgspec
 import structlog
 import trio
 
-from engine.actors import explaining, operating, stopping, suppressing, tls_writing, tracing
+from engine.actors import (
+    counting,
+    explaining,
+    operating,
+    stopping,
+    suppressing,
+    tls_writing,
+    tracing,
+    waiting,
+)
 from engine.actors.messages import Lookup, Note
 from engine.actors.operating import Author, Refused
 from engine.actors.parts import Parts
 from engine.actors.requests import CHANGES_MAX, Act, Peer, Request
 from engine.actors.routing import RELAY
 from engine.actors.ruling import Ruling
-from engine.bus.api import PAYLOAD_OCTETS_MAX, Question
+from engine.bus.api import PAYLOAD_OCTETS_MAX, Bus, Question
 from engine.model.address import AddressError, normalise_domain
 from engine.model.reply import FailureKind, TransportFailure, Verb
 from engine.mta.net.mx import Route
@@ -40,6 +49,8 @@ ACTS: tuple[Callable[[Parts, Peer], dict[str, Act]], ...] = (  # of other files
     tls_writing.acts,
     stopping.acts,
     tracing.acts,
+    waiting.acts,
+    counting.acts,
 )
 
 log = structlog.get_logger("commands")
@@ -49,13 +60,13 @@ Statistics = Callable[[], SupervisorStatistics]
 
 def commands(parts: Parts, statistics: Statistics) -> Start:
     async def start(context: Context[Any], task_status: trio.TaskStatus[None]) -> None:
-        questions = parts.bus.serve(f"engine.{parts.config.node.name}")
         desk = Desk(parts, statistics, context.peer)
         task_status.started()
 
         room = trio.Semaphore(QUESTIONS_MAX)
 
-        async def serve() -> None:
+        async def serve(bus: Bus) -> None:
+            questions = bus.serve(f"engine.{parts.config.node.name}")
             while True:
                 for question in await questions.receive(QUESTIONS_MAX):
                     await room.acquire()
@@ -68,7 +79,8 @@ def commands(parts: Parts, statistics: Statistics) -> Start:
                 room.release()
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve)
+            for bus in {parts.bus, parts.cluster}:
+                nursery.start_soon(serve, bus)
             nursery.start_soon(desk.end_what_is_over)
             await context.stop.wait()
             nursery.cancel_scope.cancel()

@@ -353,6 +353,8 @@ class Connection:
                     content=item.content,
                     smtputf8=item.draft.smtputf8,
                     require_tls=item.draft.require_tls,
+                    dotted=item.draft.dotted,
+                    eight_bit=item.draft.eight_bit,
                 )
             )
             if events:

@@ -13,7 +13,7 @@ import structlog
 from msgspec import Struct
 
 from engine.actors.memory import PathMemory
-from engine.bus.api import Bus
+from engine.bus.api import NodeBus
 from engine.mta.policy.governor import Knob
 
 TABLE = "controls"
@@ -40,7 +40,7 @@ class TooManyPins(Exception):
 class Controls:
     """All pins of one engine. What it says is what the table holds."""
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: NodeBus) -> None:
         self._bus = bus
         self._pins: dict[tuple[str, Knob], Pin] = {}
         for key, value in bus.items(TABLE).items():

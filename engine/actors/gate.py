@@ -46,7 +46,7 @@ class Gate:
         entry = parts.suppressions.blocked(
             envelope.recipient,
             envelope.domain,
-            envelope.subscriber,
+            0 if standing.single else envelope.subscriber,
             standing.workspace,
             standing.list_id,
             standing.message_class,

@@ -9,8 +9,6 @@ others between, so numbers of one answer may be some milliseconds apart. `measur
 import platform
 from collections import Counter
 from collections.abc import Mapping
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 
 import trio
 
@@ -23,6 +21,7 @@ from engine.model.event import decode_events
 from engine.mta.policy.holds import Subject
 from engine.observe.lag import LoopLag
 from engine.observe.metrics import Family, Labels, counter, gauge, histogram
+from engine.observe.version import own_version
 from engine.runtime.child import ChildState, SupervisorStatistics
 
 TLS_KINDS = ("none", "unverified", "verified")
@@ -49,7 +48,7 @@ async def measure(parts: Parts, statistics: SupervisorStatistics, lag: LoopLag) 
 
 
 def _about(parts: Parts) -> list[Family]:
-    facts = {(_version(), platform.python_version(), parts.config.node.name): 1.0}
+    facts = {(own_version(), platform.python_version(), parts.config.node.name): 1.0}
     return [
         gauge("emass_build_info", "What runs here.", facts, "version", "python", "node"),
         gauge("emass_clock_timestamp_seconds", "The engine's wall clock, since 1970.", parts.clock.now()),
@@ -281,14 +280,6 @@ def private_octets() -> float:
     except OSError:
         return 0.0
     return sum(1024.0 * int(sizes.get(name, "0").split()[0]) for name in ("RssAnon", "RssShmem"))
-
-
-@cache
-def _version() -> str:
-    try:
-        return version("emass")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def _by(counts: Mapping[str, int]) -> dict[Labels, float]:

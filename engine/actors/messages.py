@@ -204,7 +204,7 @@ class SignSlot:
     come one by one cannot share a write with their neighbours.
     """
 
-    __slots__ = ("batch", "digests", "missing", "ref", "signatures")
+    __slots__ = ("batch", "digests", "missing", "ref", "refused", "signatures")
 
     def __init__(
         self, digests: Sequence[tuple[str, bytes]], ref: Ref[Any], batch: SignBatch | None = None
@@ -212,6 +212,7 @@ class SignSlot:
         self.digests = digests  # (key name, 32-octet digest)
         self.signatures: list[bytes] = [b""] * len(digests)
         self.missing = len(digests)
+        self.refused = False  # one of the keys is not here: the message cannot be finished now
         self.ref = ref
         self.batch = batch or SignBatch()
         self.batch.missing += 1
@@ -226,9 +227,15 @@ class SignSlot:
                 if not self.batch.missing:
                     self.ref.try_tell(BELL)
 
+    def refuse(self, index: int) -> None:
+        """There will be no signature for this digest."""
+        self.refused = True
+        self.put(index, NO_SIGNATURE)
+
 
 class Sign(Struct, frozen=True):
     slots: Sequence[SignSlot]
 
 
 BELL = Bell()
+NO_SIGNATURE = b"-"  # holds the place of one that does not come

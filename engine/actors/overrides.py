@@ -12,7 +12,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from engine.bus.api import Bus
+from engine.bus.api import NodeBus
 from engine.config.load import ConfigError, parse_rule
 from engine.config.shaping import MATCH_KEYS, ShapingRule
 from engine.mta.policy.shaping import describe_match
@@ -48,7 +48,7 @@ class TooManyOverrides(Exception):
 class Overrides:
     """All overrides of one engine, oldest first. What it says is what the table holds."""
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: NodeBus) -> None:
         self._bus = bus
         self._standing: dict[int, tuple[Override, ShapingRule]] = {}
         self._last = 0  # a number is not used again, were it one of a row that we do not understand

@@ -15,6 +15,8 @@ import trio
 from msgspec import Struct
 
 from engine.actors.controls import Controls
+from engine.actors.dkim_keys import DkimKeys
+from engine.actors.membership import Membership
 from engine.actors.memory import Door, PathMemory, Place, ProviderMemory
 from engine.actors.messages import Settle
 from engine.actors.overrides import Overrides
@@ -26,7 +28,7 @@ from engine.actors.taps import Taps
 from engine.actors.timelines import Timelines
 from engine.actors.tls_results import TlsResults
 from engine.actors.warming import WarmUpAccount
-from engine.bus.api import Bus
+from engine.bus.api import Bus, NodeBus
 from engine.config.replies import ReplyRules, load_reply_rules
 from engine.config.tables import Config
 from engine.model.content import Content, MessageClass
@@ -35,6 +37,7 @@ from engine.model.envelope import Envelope
 from engine.model.event import Adapted, Event
 from engine.mta.compose.errors import ContentError
 from engine.mta.compose.message import CompiledContent, compile_content
+from engine.mta.compose.raw import RawContent
 from engine.mta.compose.token import TokenKeys
 from engine.mta.net.mx import Route
 from engine.mta.net.network import Network, SystemNetwork
@@ -55,6 +58,7 @@ from engine.mta.spool.suppressions_memory import MemorySuppressions
 from engine.runtime.clock import Clock
 from engine.runtime.dynamic import DynamicSupervisor
 from engine.storage import Committer, Space
+from engine.token_ring import TokenRing
 
 CONTENTS_COMPILED_MAX = 64  # campaigns in memory at a time; one is some 100 kB
 STANDINGS_MAX = 10_000  # campaigns whose class and workspace are remembered
@@ -70,6 +74,7 @@ class Standing(Struct, frozen=True):
     workspace: str
     sending_domain: str
     list_id: str = ""
+    single: bool = False  # its envelopes have no subscriber, but a message id
 
 
 class Noted(Struct, frozen=True):
@@ -98,11 +103,12 @@ class Parts:
         spool: Spool,
         committer: Committer | None,
         space: Space | None,
-        bus: Bus,
+        bus: NodeBus,
+        cluster: Bus | None = None,
         resolver: Resolver,
         sources: tuple[Source, ...],
         tokens: TokenKeys,
-        dkim_keys: dict[str, str],
+        dkim_keys: DkimKeys,
         static_route: Callable[[], "Route | None"],
         credentials: Credentials | None = None,
         dice: random.Random | None = None,
@@ -113,6 +119,7 @@ class Parts:
         egress: Egress | None = None,
         suppressions: Suppressions | None = None,
         tls_contexts: TlsContexts | None = None,
+        place: str = "",
     ) -> None:
         self.config = config
         self.config_file = config_file  # None: there is nothing to read anew
@@ -120,14 +127,18 @@ class Parts:
         self.spool = spool
         self.committer = committer
         self.space = space
-        self.bus = bus
+        self.bus = bus  # this node's own: operators' orders, what was learnt, questions of the command line
+        self.cluster: Bus = cluster or bus  # what many nodes share: chunks, claims, events, suppressions
+        self.membership = Membership(place)
         self.resolver = resolver
         self.tls_policies = tls_policies  # None: nobody's demands are looked for
         self.sources = sources
         self.egress = egress or Egress(sources)
         self.source_states = SourceStates(sources, self.note)
-        self.tokens = tokens
-        self.dkim_keys = dkim_keys  # key name -> file, for the signer processes only
+        self.tokens = tokens  # signs what is accepted from `_tokens_since` on; `use_ring` replaces it
+        self._tokens_since = -math.inf
+        self._ring: TokenRing | None = None
+        self.dkim_keys = dkim_keys  # which there are; the keys themselves are in signer processes only
         self.static_route = static_route
         self.credentials = credentials
         self.dice = dice or random.Random()  # noqa: S311 - spreads retries, guards nothing
@@ -177,7 +188,7 @@ class Parts:
         self._warm_ups: dict[tuple[str, str], WarmUpAccount] = {}
         self.prepared_octets = 0
         self.connection_numbers = count(1)  # a name is never used twice, whatever restarts
-        self._contents: dict[int, CompiledContent] = {}
+        self._contents: dict[tuple[int, int], CompiledContent | RawContent] = {}  # by campaign and token key id
 
     def note(self, event: Adapted) -> None:
         """Keep a change for the journal, where the next site that looks hands it on, and for who asks."""
@@ -304,20 +315,38 @@ class Parts:
                 self._standings.pop(next(iter(self._standings)))
             domain = content.sending_domain or content.return_path_domain
             found = self._standings[campaign] = Standing(
-                content.message_class, content.workspace, domain, content.list_id
+                content.message_class, content.workspace, domain, content.list_id, content.single
             )
         return found
 
-    def compiled(self, campaign: int) -> CompiledContent:
-        """The compiled content of a campaign. Raises ContentError when it has none or it does not compile."""
-        found = self._contents.get(campaign)
+    def use_ring(self, ring: TokenRing) -> None:
+        """From now on tokens are signed by this ring: each envelope's by the id of its acceptance."""
+        self._ring = ring
+        self.tokens = TokenKeys(ring.current, ring.keys)
+        self._tokens_since = ring.starts[ring.current]
+        self._contents.clear()
+
+    def compiled(self, campaign: int, accepted_at: float = math.inf) -> CompiledContent | RawContent:
+        """The compiled content of a campaign, with the token key for what was accepted at that wall time.
+
+        Raises ContentError when it has none or it does not compile.
+        """
+        key_id = self.tokens.current
+        if accepted_at < self._tokens_since and self._ring is not None:
+            key_id = self._ring.signing_id(accepted_at)
+        found = self._contents.get((campaign, key_id))
         if found is None:
             content: Content | None = self.spool.content(campaign)
             if content is None:
                 raise ContentError("campaign", 0, f"campaign {campaign} has no content")
             if len(self._contents) >= CONTENTS_COMPILED_MAX:
                 self._contents.pop(next(iter(self._contents)))
-            found = self._contents[campaign] = compile_content(content, self.tokens)
+            tokens = TokenKeys(key_id, self.tokens.keys)
+            if content.raw:
+                found = RawContent(content, tokens)
+            else:
+                found = compile_content(content, tokens)
+            self._contents[campaign, key_id] = found
         return found
 
 

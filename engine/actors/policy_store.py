@@ -6,7 +6,7 @@ for is said in the log: the policy counts all the same until the engine stops. T
 
 import structlog
 
-from engine.bus.api import Bus, BusFull
+from engine.bus.api import BusFull, NodeBus
 from engine.storage import StorageError
 
 TABLE = "mta_sts"
@@ -17,7 +17,7 @@ log = structlog.get_logger("policy_store")
 class BusPolicyStore:
     """`engine.mta.net.sts.PolicyStore` over the bus."""
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: NodeBus) -> None:
         self._bus = bus
 
     def __repr__(self) -> str:

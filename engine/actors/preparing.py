@@ -1,14 +1,18 @@
 """What a connection holds before the protocol does: leased envelopes composed ahead, and signed.
 
 Composes a few messages beyond what the client took, within the engine's memory for them, and has the
-signers sign them in one batch. What may not go ends here, with its reason: expired, barred by a
-suppression or an operator, without one-click, not composable. `next_ready` asks once more about what was
-barred since. What is left at the end is given back. Touches: the signers.
+signers sign them in one batch. A large message's row is read from the spool only now, when there is room.
+What may not go ends here, with its reason: expired, barred by a suppression or an operator, without
+one-click, not composable. `next_ready` asks once more about what was barred since. What is left at the end
+is given back. Touches: the signers.
 """
 
 from collections import deque
 from collections.abc import Callable
 from typing import Any
+
+import trio
+from msgspec.structs import replace
 
 from engine.actors.gate import Barred, Gate
 from engine.actors.holder import Holder
@@ -27,7 +31,10 @@ from engine.runtime.ref import Ref
 
 TlsProblem = Callable[[Content], str]
 
+UNSIGNED = Barred(Outcome.RETURNED, "no key to sign it with is here", DelayReason.SIGNING)
 PREPARED_AHEAD = 8  # messages composed beyond what the client took: one batch to send, one being signed
+ROOM_LOOK_SECONDS = 0.05
+ROOM_SECONDS = 5.0  # for memory; then a large message goes back to the queue, and others come first
 PREPARE_BELOW = 4  # then up to PREPARED_AHEAD at once: composing one a round costs 20 us more (cold caches)
 
 
@@ -96,6 +103,13 @@ class Preparing:
         while holder.granted and len(prepared) < PREPARED_AHEAD and left > len(prepared):
             if parts.prepared_octets > limit and (prepared or busy):
                 break
+            heavy = holder.granted[0][1].heavy_octets
+            if heavy and not self._has_room(heavy):
+                if prepared or busy:
+                    break
+                if not await self._until_room(heavy):
+                    self._return_heavy()
+                    continue
             lease_id, envelope = holder.granted.popleft()
             draft = self._compose(lease_id, envelope)
             if draft is None:
@@ -109,16 +123,37 @@ class Preparing:
         if slots:
             await self._signers.tell(Sign(slots))
 
+    def _has_room(self, octets: int) -> bool:
+        """Whether a large message fits beside what the engine holds; one alone always does."""
+        held = self._parts.prepared_octets
+        return not held or held + octets <= self._parts.config.engine.prepared_bytes_max
+
+    async def _until_room(self, octets: int) -> bool:
+        """Wait while nothing of this connection is on the wire; False = others did not make room in time."""
+        with trio.move_on_after(ROOM_SECONDS):
+            while not self._has_room(octets):  # noqa: ASYNC110 - memory rings no bell
+                await trio.sleep(ROOM_LOOK_SECONDS)
+            return True
+        return False
+
+    def _return_heavy(self) -> None:
+        if self._holder.granted:  # a stop may have taken it meanwhile
+            self._end(*self._holder.granted.popleft(), Outcome.RETURNED, "", DelayReason.MEMORY)
+
     def next_ready(self) -> Prepared | None:
         """The next message that may go on the wire now, with its signatures; it is the caller's then."""
         if self._version != self._gate.version:
             self._look_again()
-        if not self.ready:
-            return None
-        item = self._prepared.popleft()
-        if item.slot is not None:
-            item.content = item.draft.finish(item.slot.signatures)
-        return item
+        while self.ready:
+            item = self._prepared.popleft()
+            if item.slot is None:
+                return item
+            if not item.slot.refused:
+                item.content = item.draft.finish(item.slot.signatures)
+                return item
+            self._parts.prepared_octets -= item.octets
+            self._bar(item.lease_id, item.envelope, UNSIGNED)
+        return None
 
     def return_unsent(self, reason: DelayReason) -> None:
         """What never reached the client goes back; its lease ends."""
@@ -152,11 +187,16 @@ class Preparing:
             return None
         self._holder.current = envelope.spool_id
         try:
-            compiled = self._parts.compiled(envelope.campaign)
+            compiled = self._parts.compiled(envelope.campaign, envelope.accepted_at)
             unfit = self._fitness.problem(compiled.content)
             if unfit is not None:
                 self._bar(lease_id, envelope, unfit)
                 return None
+            if envelope.heavy_octets:
+                row = self._parts.spool.row(envelope.spool_id)
+                if row is None:
+                    raise RenderError("its row is gone or damaged")
+                envelope = replace(envelope, row=row)
             return compiled.compose(envelope, now)
         except (RenderError, ContentError) as error:
             self._end(lease_id, envelope, Outcome.RENDER_FAILED, str(error))

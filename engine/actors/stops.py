@@ -17,7 +17,7 @@ import trio
 from msgspec import Struct
 from msgspec.structs import replace
 
-from engine.bus.api import Bus
+from engine.bus.api import NodeBus
 
 TABLE = "stops"
 STOPS_MAX = 1_000  # more than anybody gives by hand; each is looked at when the table changes only
@@ -144,7 +144,7 @@ class Index:
 class Stops:
     """All orders of one engine, oldest first. What it says is what the table holds."""
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: NodeBus) -> None:
         self._bus = bus
         self._lock = trio.Lock()
         self._standing: dict[int, StopOrder] = {}

@@ -1,11 +1,11 @@
 """Applies what the bus says about suppressions, and keeps their store running.
 
-Reads the stream `suppressions` (orders of up to 20,000 keys) under a name of this node's own, so that
-every engine applies every order. Decides nothing. An order is acknowledged when it is durable here; one
-that comes twice has no effect. One that does not decode, or whose hashes were made under another key, is
-passed over with a log line: it would never fit. Touches: bus, store. On a full disk it waits and tries
-again, and nothing is acknowledged meanwhile; mail goes on by what is known. On crash: what was not
-acknowledged comes again.
+Reads the stream `suppressions` (orders of up to 20,000 keys) of the node's own bus and of the cluster's,
+under a name of this node's own, so that every engine applies every order. Decides nothing. An order is
+acknowledged when it is durable here; one that comes twice has no effect. One that does not decode, or whose
+hashes were made under another key, is passed over with a log line: it would never fit. Touches: buses, store.
+On a full disk it waits and tries again, and nothing is acknowledged meanwhile; mail goes on by what is known.
+On crash: what was not acknowledged comes again.
 """
 
 from typing import Any
@@ -31,8 +31,9 @@ def suppressor(parts: Parts) -> Start:
     async def start(context: Context[Any], task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(parts.suppressions.run)
-            subscription = parts.bus.subscribe(STREAM, consumer_name(parts.config.node.name))
-            nursery.start_soon(_follow, parts.suppressions, subscription)
+            for bus in {parts.bus, parts.cluster}:  # this machine's command line, and everybody's
+                subscription = bus.subscribe(STREAM, consumer_name(parts.config.node.name))
+                nursery.start_soon(_follow, parts.suppressions, subscription)
             task_status.started()
             await context.stop.wait()
             parts.suppressions.close()  # what was told becomes durable

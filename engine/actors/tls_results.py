@@ -15,7 +15,7 @@ import structlog
 import trio
 from msgspec import Struct
 
-from engine.bus.api import Bus
+from engine.bus.api import NodeBus
 from engine.model.tls import HostTls, PolicyKind, TlsDemand
 from engine.model.tls_result import (
     TLS_RESULTS_TABLE,
@@ -86,7 +86,7 @@ class _Counts:
 class TlsResults:
     """All counts of one engine. `now` gives wall seconds."""
 
-    def __init__(self, bus: Bus, now: Callable[[], float]) -> None:
+    def __init__(self, bus: NodeBus, now: Callable[[], float]) -> None:
         self._bus = bus
         self._now = now
         self._days: dict[str, dict[str, dict[Hashable, _Counts]]] = {}

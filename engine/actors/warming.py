@@ -11,7 +11,7 @@ from collections.abc import Callable
 import msgspec
 import structlog
 
-from engine.bus.api import Bus, BusFull
+from engine.bus.api import BusFull, NodeBus
 from engine.config.shaping import WarmUpPlan
 from engine.mta.policy.warmup import WarmUp, WarmUpState
 
@@ -29,7 +29,7 @@ class WarmUpAccount:
     __slots__ = ("_bus", "_key", "_reserved", "_told", "_wall", "_warmup", "plan")
 
     def __init__(
-        self, bus: Bus, plan: WarmUpPlan, source: str, provider: str, wall: Callable[[], float]
+        self, bus: NodeBus, plan: WarmUpPlan, source: str, provider: str, wall: Callable[[], float]
     ) -> None:
         """`wall` tells the time in wall seconds."""
         self._bus = bus

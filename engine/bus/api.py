@@ -7,7 +7,11 @@ one machine, `nats` for many machines.
 |------------|-----------------------------------------------------------------------------------------|
 | streams    | at least once, in order per (writer, stream); a consumer is a name with a durable cursor |
 | tables     | the last value of a key, watchable; each key has one owner that writes it               |
+| blobs      | octets under their SHA-256, kept until somebody drops them                              |
 | ask/answer | one question, one answer, a deadline; nothing is kept                                    |
+
+Two breadths. `Bus` is what both keep: every call that may cross a network is awaited. `NodeBus` is the bus
+of one machine, which can also be read at once; what one node keeps for itself lives there.
 
 Keeping. An entry goes once every consumer that ever subscribed has acknowledged it. Streams `chunks.*`
 and `commands.*` are *work queues* with one consumer: what nobody acknowledged stays, whatever its age,
@@ -31,6 +35,7 @@ PAYLOAD_OCTETS_MAX = 1024 * 1024  # nats-server's default max_payload
 PUBLISH_OCTETS_MAX = 16 * PAYLOAD_OCTETS_MAX  # one call is one commit; more would hold up the loop
 NAME_OCTETS_MAX = 120  # three names and separators fit an LMDB key (511 octets)
 KEY_OCTETS_MAX = 380  # with a table's name before it, likewise
+BLOB_OCTETS_MAX = 1024**3  # 10 million suppressions are 0.4 GB
 RETENTION_SECONDS = 7 * 86_400.0
 STREAM_OCTETS_MAX = 4 * 1024**3  # events of about ten campaigns of 1,000,000 with nobody reading them
 
@@ -120,6 +125,11 @@ class Bus(Protocol):
     @property
     def member(self) -> str: ...
 
+    @property
+    def online(self) -> bool:
+        """Whether it can be reached just now, as far as this member knows. A folder always can."""
+        ...
+
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """The member's background work, as a task; returns after `close`."""
         ...
@@ -139,7 +149,7 @@ class Bus(Protocol):
         """Read a stream. A new consumer starts with the oldest entry kept; a name runs once at a time."""
         ...
 
-    def backlog(self, stream: str, consumer: str) -> int:
+    async def pending(self, stream: str, consumer: str) -> int:
         """How many entries of this member in the stream that consumer has not acknowledged."""
         ...
 
@@ -151,7 +161,7 @@ class Bus(Protocol):
         """Set a key; durable on return."""
         ...
 
-    def get(self, table: str, key: str) -> bytes | None:
+    async def read(self, table: str, key: str) -> bytes | None:
         """A key's last durable value, whoever wrote it."""
         ...
 
@@ -159,12 +169,24 @@ class Bus(Protocol):
         """Remove a key that this member wrote; another's stays. Durable on return."""
         ...
 
-    def items(self, table: str) -> dict[str, bytes]:
+    async def read_all(self, table: str) -> dict[str, bytes]:
         """All of a table, as it stands."""
         ...
 
     def watch(self, table: str, after: bytes = b"") -> Watch:
         """The changes of a table behind `after`, a former watch's `position`; without it, from the start."""
+        ...
+
+    async def put_blob(self, data: bytes) -> str:
+        """Keep octets (up to BLOB_OCTETS_MAX), durably; returns their SHA-256 in hex. A repeat is no harm."""
+        ...
+
+    async def read_blob(self, digest: str) -> bytes | None:
+        """The octets of that SHA-256, checked; None when nobody keeps them."""
+        ...
+
+    async def drop_blob(self, digest: str) -> None:
+        """Keep them no longer. Has no effect when they are not there."""
         ...
 
     async def ask(self, subject: str, payload: bytes, timeout_seconds: float) -> bytes:
@@ -173,6 +195,22 @@ class Bus(Protocol):
 
     def serve(self, subject: str) -> Questions:
         """The questions of a subject. One that is left unanswered comes again to the next `serve`."""
+        ...
+
+
+class NodeBus(Bus, Protocol):
+    """The bus of one machine: its files can be read without waiting."""
+
+    def backlog(self, stream: str, consumer: str) -> int:
+        """As `pending`."""
+        ...
+
+    def get(self, table: str, key: str) -> bytes | None:
+        """As `read`."""
+        ...
+
+    def items(self, table: str) -> dict[str, bytes]:
+        """As `read_all`."""
         ...
 
 

@@ -29,6 +29,7 @@ from engine.bus.api import (
     check_payloads,
 )
 from engine.bus.local_asks import LocalQuestions
+from engine.bus.local_blobs import Blobs
 from engine.bus.local_members import TEMPORARY, remove_folder
 from engine.bus.local_store import Store
 from engine.bus.local_streams import LocalSubscription, Streams, read_tail
@@ -80,6 +81,7 @@ class LocalBus:
             self._store, retention_seconds=retention_seconds, stream_octets_max=stream_octets_max
         )
         self._tables = Tables(self._store, retention_seconds=retention_seconds)
+        self._blobs = Blobs(root.resolve())
         mark = self._store.own.path / TEMPORARY
         if temporary:
             mark.touch(mode=0o600)
@@ -88,6 +90,10 @@ class LocalBus:
 
     def __repr__(self) -> str:
         return f"<LocalBus {self.member}: {self._store.committer!r}, {self._store.members!r}>"
+
+    @property
+    def online(self) -> bool:
+        return True
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         self._store.own.environment.check_files()  # a run that failed for their absence begins again here
@@ -133,6 +139,14 @@ class LocalBus:
     def backlog(self, stream: str, consumer: str) -> int:
         return self._streams.backlog(check_name(stream), check_name(consumer))
 
+    def waiting(self, stream: str, consumer: str) -> int:
+        """What a consumer has not acknowledged, whoever published it."""
+        return self._streams.waiting(check_name(stream), check_name(consumer))
+
+    async def pending(self, stream: str, consumer: str) -> int:
+        await trio.lowlevel.checkpoint()
+        return self.backlog(stream, consumer)
+
     async def create(self, table: str, key: str, value: bytes) -> bytes | None:
         return await self._tables.create(check_name(table), check_key(key), check_payload(value))
 
@@ -142,14 +156,31 @@ class LocalBus:
     def get(self, table: str, key: str) -> bytes | None:
         return self._tables.get(check_name(table), check_key(key))
 
+    async def read(self, table: str, key: str) -> bytes | None:
+        await trio.lowlevel.checkpoint()
+        return self.get(table, key)
+
     async def delete(self, table: str, key: str) -> None:
         await self._tables.delete(check_name(table), check_key(key))
 
     def items(self, table: str) -> dict[str, bytes]:
         return self._tables.items(check_name(table))
 
+    async def read_all(self, table: str) -> dict[str, bytes]:
+        await trio.lowlevel.checkpoint()
+        return self.items(table)
+
     def watch(self, table: str, after: bytes = b"") -> LocalWatch:
         return LocalWatch(self._store, self._tables, check_name(table), after)
+
+    async def put_blob(self, data: bytes) -> str:
+        return await self._blobs.put(data)
+
+    async def read_blob(self, digest: str) -> bytes | None:
+        return await self._blobs.read(digest)
+
+    async def drop_blob(self, digest: str) -> None:
+        await self._blobs.drop(digest)
 
     async def ask(self, subject: str, payload: bytes, timeout_seconds: float) -> bytes:
         return await local_asks.ask(self._store, check_name(subject), check_payload(payload), timeout_seconds)

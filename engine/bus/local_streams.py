@@ -50,12 +50,17 @@ class Streams:
             await self.trim_stream(stream)  # what was acknowledged a moment ago makes room
         return await self._store.durable(append, topic_of(stream))
 
-    def backlog(self, stream: str, consumer: str) -> int:
-        own = self._store.own
-        with own.read() as transaction:
-            last, _ = read_tail(own, transaction, stream)
-            first = next((sequence for sequence, _ in entries(own, transaction, stream, 0)), last + 1)
-        return last - max(first - 1, self.cursors(stream, own).get(consumer, 0))
+    def backlog(self, stream: str, consumer: str, writer: Member | None = None) -> int:
+        """What a consumer has not acknowledged of a writer's entries; of our own without one."""
+        writer = writer or self._store.own
+        with writer.read() as transaction:
+            last, _ = read_tail(writer, transaction, stream)
+            first = next((sequence for sequence, _ in entries(writer, transaction, stream, 0)), last + 1)
+        return last - max(first - 1, self.cursors(stream, writer).get(consumer, 0))
+
+    def waiting(self, stream: str, consumer: str) -> int:
+        """The same over all writers."""
+        return sum(self.backlog(stream, consumer, writer) for writer in self._store.readable())
 
     def cursors(self, stream: str, writer: Member) -> dict[str, int]:
         """Each known consumer of a stream and the last of the writer's sequences it acknowledged."""

@@ -5,6 +5,7 @@
 here; the division below is ours.
 """
 
+from engine.config.bus import BusKind, BusTable
 from engine.config.egress import RelayRule, RouteRule, SourceRule
 from engine.config.load import ConfigError, load_config, load_shaping, parse_rule
 from engine.config.metrics import MetricsTable
@@ -22,8 +23,6 @@ from engine.config.shaping import (
 )
 from engine.config.tables import (
     AmbiguousPolicy,
-    BusKind,
-    BusTable,
     Config,
     DkimKeyFile,
     EngineTable,
@@ -32,6 +31,7 @@ from engine.config.tables import (
     NodeTable,
     ResolverTable,
     RetryTable,
+    Runs,
     SiteRule,
 )
 from engine.config.tls import TlsTable, TrustAd
@@ -60,6 +60,7 @@ __all__ = [
     "ResolverTable",
     "RetryTable",
     "RouteRule",
+    "Runs",
     "ShapingFile",
     "ShapingPath",
     "ShapingRule",

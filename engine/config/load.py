@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 import msgspec
 from msgspec import Struct
@@ -26,7 +26,10 @@ from engine.config.units import PARSERS
 
 FILE_OCTETS_MAX = 1024 * 1024  # a node's file is a few KB; more is not a configuration
 SHAPING_OCTETS_MAX = 4 * 1024 * 1024  # some 50,000 rules; reading them takes seconds
+OTHER_TABLES = ("submission",)  # which other packages own and check
 ENVIRONMENT_PREFIX = "EMASS_"
+
+TableKind = TypeVar("TableKind", bound=Struct)
 
 _UNITS: dict[type, Any] = {**PARSERS, ShapingPath: ShapingPath.parse}
 _LOCATED = re.compile(r"(?s)(?P<problem>.*?)(?: - at `\$(?P<path>[^`]*)`)?\Z")
@@ -55,7 +58,9 @@ class ConfigError(Exception):
         super().__init__(f"{line} ({hint})" if hint else line)
 
 
-def load_config(path: Path | None, environ: Mapping[str, str], *, others: Collection[str] = ()) -> Config:
+def load_config(
+    path: Path | None, environ: Mapping[str, str], *, others: Collection[str] = OTHER_TABLES
+) -> Config:
     """The node's configuration; defaults where neither file nor environment says anything.
 
     `others` are tables that other packages own and check. Relative folders are resolved against the
@@ -79,6 +84,8 @@ def load_config(path: Path | None, environ: Mapping[str, str], *, others: Collec
     if config.tls.ca_file:
         ca_file = str(_resolve_path(base, config.tls.ca_file))
         config = replace(config, tls=replace(config.tls, ca_file=ca_file))
+    if config.bus.folder:
+        config = replace(config, bus=replace(config.bus, folder=str(_resolve_path(base, config.bus.folder))))
     if path is None:
         return config
     return replace(
@@ -86,6 +93,18 @@ def load_config(path: Path | None, environ: Mapping[str, str], *, others: Collec
         node=replace(config.node, data=str(_resolve_path(base, config.node.data))),
         keys=replace(config.keys, folder=str(_resolve_path(base, config.keys.folder))),
     )
+
+
+def load_table(path: Path | None, environ: Mapping[str, str], name: str, kind: type[TableKind]) -> TableKind:
+    """One table that another package owns, read as ours are; its paths stay relative. Raises ConfigError."""
+    document = read_document(path, environ)
+    root = msgspec.defstruct("Root", [(name, kind, msgspec.field(default_factory=kind))], frozen=True)
+    try:
+        decoded = msgspec.convert({name: document.get(name, {})}, root, dec_hook=_parse_unit)
+    except msgspec.ValidationError as error:
+        raise _explain(error, root, path, environ) from error
+    table: TableKind = getattr(decoded, name)
+    return table
 
 
 def load_shaping(path: Path) -> ShapingFile:

@@ -14,6 +14,7 @@ from enum import Enum
 from msgspec import field
 
 from engine.config.base import Table, check, check_name, check_unique
+from engine.config.bus import BusTable
 from engine.config.egress import PoolMembers, RelayRule, RouteRule, SourceRule, check_egress
 from engine.config.metrics import MetricsTable
 from engine.config.shaping import (
@@ -34,15 +35,25 @@ SIGNERS_LIMIT = 256
 SiteRule = ShapingRule  # as its table is called: [[engine.site]]
 
 
+class Runs(Enum):
+    """The processes that a node may run, in the order of their start."""
+
+    BUS = "bus"  # a nats-server: on the hub
+    ENGINE = "engine"
+    SUBMISSION = "submission"
+
+
 class NodeTable(Table, frozen=True):
     """Who this node is and where it keeps its data."""
 
     name: str = "node-1"
     data: str = "data"  # a folder; relative to the file
+    runs: tuple[Runs, ...] = (Runs.ENGINE,)  # what `emass up` starts here
 
     def __post_init__(self) -> None:
         check_name("name", self.name)
         check("data", bool(self.data), "must not be empty")
+        check_unique("runs", (each.value for each in self.runs))
 
 
 class AmbiguousPolicy(Enum):
@@ -151,6 +162,9 @@ class KeysTable(Table, frozen=True):
 
     folder: str = "keys"  # relative to the file
     master: str = "master.key"  # relative to the folder
+    ring: str = "ring.json"  # likewise; what a node without a master key was given of its keys
+    signer_box: str = "signer.box"  # likewise; opens DKIM keys that were sealed to this node's signers
+    signer_user: str = "emass-signer"  # a name or a number: who signers run as when the engine is root
     dkim: tuple[DkimKeyFile, ...] = ()
 
     def __post_init__(self) -> None:
@@ -174,16 +188,6 @@ class LimitsTable(Table, frozen=True):
             "disk_stop", self.disk_stop < self.disk_refuse, f"is not below disk_refuse ({self.disk_refuse})"
         )
         check("ballast", self.ballast <= self.disk_stop, f"is larger than disk_stop ({self.disk_stop})")
-
-
-class BusKind(Enum):
-    LOCAL = "local"
-
-
-class BusTable(Table, frozen=True):
-    """How the processes of an installation talk to each other."""
-
-    kind: BusKind = BusKind.LOCAL
 
 
 class Config(Table, frozen=True):

@@ -73,3 +73,5 @@ class Content(Struct, frozen=True, kw_only=True):
     headers: tuple[tuple[str, str], ...] = ()  # static extra headers
     dkim: tuple[DkimIdentity, ...] = ()
     require_tls: bool = False  # RFC 8689: only over TLS to servers that prove who they are, on the whole way
+    single: bool = False  # its envelopes are single messages: where a subscriber stands, a message id does
+    raw: bool = False  # a row is a whole message, sent as it is but for signatures and return path

@@ -67,6 +67,7 @@ class DelayReason(Enum):
     AMBIGUOUS_HELD = "ambiguous, held"
     QUARANTINED = "parked after killing its actor twice"
     DISK = "the disk is nearly full"
+    MEMORY = "waits for memory: it is large, and others are on their way"
 
 
 ASSUMED = "assumed"  # the rule of what an operator, or the policy, took for delivered or failed

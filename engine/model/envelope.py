@@ -24,6 +24,7 @@ class Chunk(Struct, frozen=True, array_like=True):
 
 
 CHUNK_ENTRIES_MAX = 5_000
+HEAVY_OCTETS = 16 * 1024  # of a record; a lease of 64 lighter ones is 1 MB, whatever their rows
 CHUNK_BYTES_MAX = 512 * 1024  # nats-server's default payload limit is 1 MB
 
 
@@ -41,3 +42,4 @@ class Envelope(Struct, frozen=True, array_like=True, gc=False):
     attempt: int = 0  # attempts that are over
     crashes: int = 0  # actors or processes that died with it in hand
     was_ambiguous: bool = False
+    heavy_octets: int = 0  # of a large row that was left in the spool: `row` is empty, `Spool.row` reads it

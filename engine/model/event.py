@@ -17,6 +17,21 @@ class ChunkAccepted(Struct, frozen=True, array_like=True, tag="chunk_accepted"):
     count: int
 
 
+class ChunkRefused(Struct, frozen=True, array_like=True, tag="chunk_refused"):
+    """A submission that no repeat would make fit: nothing of it was taken, nobody else holds it.
+
+    What did not even decode has no campaign and no chunk: `writer` and `sequence` say which entry of
+    `chunks.<node>` it was.
+    """
+
+    campaign: int
+    chunk: str
+    count: int
+    reason: str
+    writer: str
+    sequence: int
+
+
 class AttemptEvent(Struct, frozen=True, array_like=True, gc=False):
     """What became of one envelope at the end of one attempt."""
 
@@ -94,7 +109,7 @@ class Adapted(Struct, frozen=True, array_like=True, tag="adapted"):
 EnvelopeEvent = (
     Delivered | Deferred | Bounced | Expired | Suppressed | Cancelled | RenderFailed | Ambiguous | Quarantined
 )
-Event = ChunkAccepted | Adapted | EnvelopeEvent
+Event = ChunkAccepted | ChunkRefused | Adapted | EnvelopeEvent
 
 
 class EventBatch(Struct, frozen=True, array_like=True):

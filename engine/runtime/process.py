@@ -11,8 +11,9 @@ The child's side is `frame_server`: synchronous, for work that fills a core.
 import subprocess
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import trio
 
@@ -59,17 +60,26 @@ class ChildProcess:
         shutdown_seconds: float = SHUTDOWN_SECONDS_DEFAULT,
         frame_bytes_max: int = FRAME_BYTES_MAX,
         environment: dict[str, str] | None = None,
+        user: tuple[int, int] | None = None,
+        descriptors: Sequence[int] = (),
     ) -> AsyncIterator["ChildProcess"]:
         """Run `python -m module arguments` and talk to it inside the block.
 
+        `user` is (uid, gid) of who it runs as, without further groups; only root may say so. It inherits
+        `descriptors` under their numbers; the caller closes its own. OSError when it cannot be started.
         Leaving the block stops it politely, then firmly after `shutdown_seconds`; leaving it cancelled
         stops it firmly at once. Either way the process is gone and reaped afterwards.
         """
+        identity: dict[str, Any] = {}
+        if user is not None:
+            identity = {"user": user[0], "group": user[1], "extra_groups": []}
         process = await trio.lowlevel.open_process(
             [sys.executable, "-m", module, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
+            pass_fds=tuple(descriptors),
+            **identity,
             process_group=0,  # Ctrl-C at a terminal is for the parent, which stops its children in order
         )
         child = cls(module, process, frame_bytes_max)

@@ -1,72 +1,20 @@
 """What every bus promises: the same tests run on each implementation, with real stores and real time.
 
 A test module subclasses `BusContract` and gives it a fixture `house`: it opens running members of one
-bus and closes them again. Tests wait for what they expect, never for a time to pass.
+bus and closes them again. Tables and blobs are in `bus_tables`, what the tests need in `bus_house`.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol
 
 import pytest
 import trio
 
-from engine.bus.api import (
-    NAME_OCTETS_MAX,
-    PAYLOAD_OCTETS_MAX,
-    Bus,
-    BusFull,
-    Delivery,
-    NoAnswer,
-    Question,
-    Subscription,
-    Watch,
-)
-
-PATIENCE_SECONDS = 10.0  # a busy machine is slow; a bus that hangs must not hang the suite
-SMALL_STREAM_OCTETS = 20_000
+from engine.bus.api import NAME_OCTETS_MAX, PAYLOAD_OCTETS_MAX, Bus, BusFull, Delivery, NoAnswer, Question
+from tests.contract.bus_house import PATIENCE_SECONDS, BusHouse, nothing_more, payloads, take, until_pending
+from tests.contract.bus_tables import TablesContract
 
 
-class BusHouse(Protocol):
-    async def open(self, member: str, *, small_streams: bool = False) -> Bus:
-        """A running member; with `small_streams` its streams are full at SMALL_STREAM_OCTETS."""
-        ...
-
-    async def close(self, bus: Bus) -> None:
-        """Close a member politely; it may be opened again."""
-        ...
-
-
-async def take(subscription: Subscription, count: int) -> list[Delivery]:
-    """The next `count` entries, however many each receive gives."""
-    found: list[Delivery] = []
-    with trio.fail_after(PATIENCE_SECONDS):
-        while len(found) < count:
-            found += await subscription.receive(count - len(found))
-    return found
-
-
-async def nothing_more(subscription: Subscription) -> None:
-    with trio.move_on_after(0.15) as scope:
-        await subscription.receive(1)
-    assert scope.cancelled_caught
-
-
-async def changes(watch: Watch, count: int) -> list[tuple[str, bytes | None]]:
-    with trio.fail_after(PATIENCE_SECONDS):
-        return [await anext(watch) for _ in range(count)]
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    with trio.fail_after(PATIENCE_SECONDS):
-        while not holds():
-            await trio.sleep(0.01)
-
-
-def payloads(deliveries: list[Delivery]) -> list[bytes]:
-    return [delivery.payload for delivery in deliveries]
-
-
-class BusContract:
+class BusContract(TablesContract):
     async def test_entries_arrive_in_order_with_their_writer_and_sequence(self, house: BusHouse) -> None:
         bus = await house.open("node-1")
         assert await bus.publish("events.node-1", [b"a"]) == 1
@@ -180,25 +128,25 @@ class BusContract:
         await bus.publish("events.node-1", [b"a", b"b"])
         found = await take(reports, 2)
         await reports.acknowledge(found[-1])
-        await until(lambda: bus.backlog("events.node-1", "reports") == 0)
-        assert bus.backlog("events.node-1", "webhooks") == 2
+        await until_pending(bus, "events.node-1", "reports", 0)
+        assert await bus.pending("events.node-1", "webhooks") == 2
         assert payloads(await take(hooks, 2)) == [b"a", b"b"]
 
     async def test_the_backlog_counts_what_was_published_here_and_not_acknowledged(
         self, house: BusHouse
     ) -> None:
         writer, reader = await house.open("control"), await house.open("node-1")
-        assert writer.backlog("chunks.node-1", "intake") == 0
+        assert await writer.pending("chunks.node-1", "intake") == 0
         await writer.publish("chunks.node-1", [b"a", b"b", b"c"])
-        assert writer.backlog("chunks.node-1", "intake") == 3
-        assert reader.backlog("chunks.node-1", "intake") == 0
+        assert await writer.pending("chunks.node-1", "intake") == 3
+        assert await reader.pending("chunks.node-1", "intake") == 0
         subscription = reader.subscribe("chunks.node-1", "intake")
         found = await take(subscription, 3)
-        assert writer.backlog("chunks.node-1", "intake") == 3
+        assert await writer.pending("chunks.node-1", "intake") == 3
         await subscription.acknowledge(found[1])
-        await until(lambda: writer.backlog("chunks.node-1", "intake") == 1)
+        await until_pending(writer, "chunks.node-1", "intake", 1)
         await subscription.acknowledge(found[2])
-        await until(lambda: writer.backlog("chunks.node-1", "intake") == 0)
+        await until_pending(writer, "chunks.node-1", "intake", 0)
 
     async def test_a_full_stream_refuses_and_keeps_nothing(self, house: BusHouse) -> None:
         bus = await house.open("node-1", small_streams=True)
@@ -222,7 +170,7 @@ class BusContract:
             [delivery] = await take(subscription, 1)
             assert delivery.payload == payload
             await subscription.acknowledge(delivery)
-            await until(lambda: writer.backlog("chunks.node-1", "intake") == 0)
+            await until_pending(writer, "chunks.node-1", "intake", 0)
 
     @pytest.mark.parametrize("name", ["", "a b", "../x", ".hidden", "a/b", "x" * (NAME_OCTETS_MAX + 1)])
     async def test_odd_names_are_refused(self, house: BusHouse, name: str) -> None:
@@ -232,7 +180,7 @@ class BusContract:
         with pytest.raises(ValueError, match="no name"):
             bus.subscribe("events.node-1", name)
         with pytest.raises(ValueError, match="no name"):
-            bus.get(name, "key")
+            await bus.read(name, "key")
         with pytest.raises(ValueError, match="no name"):
             bus.serve(name)
 
@@ -243,82 +191,6 @@ class BusContract:
         with pytest.raises(ValueError, match="octets"):
             await bus.publish("events.node-1", [bytes(PAYLOAD_OCTETS_MAX)] * 17)
         assert await bus.publish("events.node-1", [bytes(PAYLOAD_OCTETS_MAX)]) == 1
-
-    async def test_a_table_keeps_the_last_value_of_each_key(self, house: BusHouse) -> None:
-        bus, other = await house.open("control"), await house.open("node-1")
-        await bus.put("campaigns", "7", b"run")
-        await bus.put("campaigns", "7", b"pause")
-        await bus.put("campaigns", "8/x", b"")
-        await bus.put("campaigns.old", "7", b"other table")
-        for reader in (bus, other):
-            await until(lambda reader=reader: reader.items("campaigns") == {"7": b"pause", "8/x": b""})  # type: ignore[misc]
-            assert reader.get("campaigns", "7") == b"pause"
-            assert reader.get("campaigns", "9") is None
-        await bus.delete("campaigns", "7")
-        await bus.delete("campaigns", "never")
-        await until(lambda: other.items("campaigns") == {"8/x": b""})
-        assert bus.get("campaigns", "7") is None
-        await house.close(bus)
-        bus = await house.open("control")
-        assert bus.items("campaigns") == {"8/x": b""}
-
-    async def test_create_tells_what_is_there(self, house: BusHouse) -> None:
-        bus, other = await house.open("node-1"), await house.open("node-2")
-        assert await bus.create("claims", "c1", b"node-1 epoch") is None
-        assert await bus.create("claims", "c1", b"node-1 again") == b"node-1 epoch"
-        assert await other.create("claims", "c1", b"node-2 epoch") == b"node-1 epoch"
-        assert await other.create("claims", "c2", b"node-2 epoch") is None
-        await bus.delete("claims", "c1")
-        assert await other.create("claims", "c1", b"node-2 epoch") is None
-
-    async def test_a_race_of_members_and_tasks_creates_each_key_once(self, house: BusHouse) -> None:
-        buses = [await house.open("node-1"), await house.open("node-2")]
-        outcomes: dict[str, list[tuple[bytes, bytes | None]]] = {f"c{number}": [] for number in range(20)}
-
-        async def claim(bus: Bus, key: str, value: bytes) -> None:
-            outcomes[key].append((value, await bus.create("claims", key, value)))
-
-        with trio.fail_after(PATIENCE_SECONDS):
-            async with trio.open_nursery() as nursery:
-                for key in outcomes:
-                    for task in range(2):
-                        for bus in buses:
-                            nursery.start_soon(claim, bus, key, f"{bus.member} {task}".encode())
-        for key, found in outcomes.items():
-            [winner] = [value for value, there in found if there is None]
-            assert len(found) == 4
-            assert {there for _, there in found} == {None, winner}
-            assert buses[0].get("claims", key) == buses[1].get("claims", key) == winner
-
-    async def test_a_watch_shows_what_is_there_and_then_what_changes(self, house: BusHouse) -> None:
-        owner, watcher = await house.open("control"), await house.open("node-1")
-        await owner.put("campaigns", "7", b"run")
-        watch = watcher.watch("campaigns")
-        assert await changes(watch, 1) == [("7", b"run")]
-        seen: list[tuple[str, bytes | None]] = []
-
-        async def look() -> None:
-            seen.extend(await changes(watch, 2))
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(look)
-            await owner.put("hosts", "elsewhere", b"x")
-            await owner.put("campaigns", "8", b"run")
-            await owner.delete("campaigns", "7")
-        assert seen == [("8", b"run"), ("7", None)]
-
-    async def test_a_watch_resumes_where_another_stood(self, house: BusHouse) -> None:
-        owner, watcher = await house.open("control"), await house.open("node-1")
-        for key in ("1", "2", "3"):
-            await owner.put("campaigns", key, b"run")
-        watch = watcher.watch("campaigns")
-        assert await changes(watch, 3) == [("1", b"run"), ("2", b"run"), ("3", b"run")]
-        position = watch.position
-        await house.close(watcher)
-        await owner.put("campaigns", "2", b"pause")
-        await owner.delete("campaigns", "3")
-        watcher = await house.open("node-1")
-        assert await changes(watcher.watch("campaigns", position), 2) == [("2", b"pause"), ("3", None)]
 
     async def test_a_question_gets_its_answer_from_another_member(self, house: BusHouse) -> None:
         node, asker = await house.open("node-1"), await house.open("control")

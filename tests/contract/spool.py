@@ -9,7 +9,7 @@ import pytest
 from engine.config import AmbiguousPolicy
 from engine.model.content import Content
 from engine.model.disposition import FINAL, DelayReason, Disposition, Outcome
-from engine.model.envelope import CHUNK_ENTRIES_MAX, Chunk, ChunkEntry, Envelope
+from engine.model.envelope import CHUNK_ENTRIES_MAX, HEAVY_OCTETS, Chunk, ChunkEntry, Envelope
 from engine.model.event import Adapted, AttemptEvent, ChunkAccepted, Event, decode_events
 from engine.mta.spool import codec
 from engine.mta.spool.api import (
@@ -101,6 +101,38 @@ class SpoolContract:
         await house.crash()
         assert house.spool.content(7) == a_content(7)
         assert house.spool.campaigns() == [7]
+
+    async def test_a_large_row_stays_in_the_spool_until_it_is_asked_for(self, house: SpoolHouse) -> None:
+        (light,) = await accepted(house.spool, 1)
+        large = ("\xff" * 10 * 1024**2,)
+        chunk = Chunk("big", 1, EXPIRES, (ChunkEntry(5, "a@d.example", large),))
+        heavy = (await house.spool.accept(chunk, NOW)).first_id
+        lease = await leased(house.spool, [light, heavy])
+        assert [item.row for item in lease.envelopes] == [("First0",), ()]
+        assert lease.envelopes[0].heavy_octets == 0
+        assert lease.envelopes[1].heavy_octets > HEAVY_OCTETS
+        assert lease.envelopes[1].recipient == "a@d.example"
+        assert house.spool.row(light) == ("First0",)
+        assert house.spool.row(heavy) == large
+        assert house.spool.row(heavy + 1) is None
+        await house.damage(heavy, lambda record: record[:-1] + bytes([record[-1] ^ 1]))
+        assert house.spool.row(heavy) is None
+
+    async def test_chunk_ids_are_known_until_they_are_forgotten(self, house: SpoolHouse) -> None:
+        for name in ("a/1", "a/2", "a/3", "b/1"):
+            await accepted(house.spool, 1, name)
+        assert house.spool.knows("a/1")
+        assert not house.spool.knows("a/4")
+        assert await house.spool.forget_chunks("a/", "a/3", 1) == 1
+        assert [house.spool.knows(name) for name in ("a/1", "a/2", "a/3", "b/1")] == [False, True, True, True]
+        assert await house.spool.forget_chunks("a/", "b/", 9) == 2
+        await house.crash()
+        assert [house.spool.knows(name) for name in ("a/1", "a/2", "a/3", "b/1")] == [
+            *(False, False, False),
+            True,
+        ]
+        assert await house.spool.forget_chunks("a/", "b/", 9) == 0
+        assert len(queued_ids(house.spool)) == 4
 
     async def test_a_deferred_envelope_that_was_given_counts_as_queued(self, house: SpoolHouse) -> None:
         first, second = await accepted(house.spool, 2)

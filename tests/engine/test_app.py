@@ -17,16 +17,18 @@ from bench.world.records import Accepted
 from bench.world.spec import Host, ProviderSpec, Site, WorldSpec
 from bench.world.world import open_world
 from engine.app import EngineError, find_tls_policies, load_keys, open_engine, resolver_config
+from engine.config.bus import BusKind, BusTable
 from engine.config.egress import RelayRule, SourceRule
 from engine.config.tables import NodeTable
 from engine.config.tls import TlsTable, TrustAd
 from engine.config.units import HostPort
-from engine.keyring import create_master_key
+from engine.keyring import KeyringError, create_master_key
 from engine.mta.net.egress import egress_sources
 from engine.mta.net.resolver import Resolver
 from engine.runtime.child import ChildState
 from engine.runtime.clock import SystemClock
 from engine.runtime.crash import leaves_of
+from engine.token_ring import ring_for, save_ring
 from tests.fakes.engine_house import (
     CAMPAIGN,
     EventReader,
@@ -283,3 +285,13 @@ def test_a_master_key_is_made_once(tmp_path: Path) -> None:
     config = engine_config(tmp_path)
     assert load_keys(config) == load_keys(config)
     assert (tmp_path / "keys" / "master.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_node_that_joined_has_its_ring_and_is_given_no_master_key(tmp_path: Path) -> None:
+    config = replace(engine_config(tmp_path), bus=BusTable(kind=BusKind.NATS))
+    with pytest.raises(KeyringError, match="put back the keys of this node"):
+        load_keys(config)
+    (tmp_path / "keys").mkdir(exist_ok=True)
+    save_ring(tmp_path / "keys" / "ring.json", ring_for(bytes(32)))
+    assert load_keys(config) == ring_for(bytes(32))
+    assert not (tmp_path / "keys" / "master.key").exists()

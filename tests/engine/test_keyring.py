@@ -22,7 +22,9 @@ from engine.keyring import (
     derive_token_key,
     load_dkim_key,
     load_master_key,
+    load_row_secret,
     read_secret,
+    row_secret,
     write_secret,
 )
 from engine.model.content import DkimAlgorithm
@@ -248,3 +250,13 @@ def test_a_key_ring_of_another_master_key_is_refused(tmp_path: Path, octets: byt
     write_secret(tmp_path / "rows.keys", octets, replace=True)
     with pytest.raises(KeyringError, match="does not open with this master key"):
         RowKeyring(tmp_path / "rows.keys", MASTER)
+
+
+def test_rows_are_kept_under_the_master_key_or_a_secret_of_the_node_s_own(tmp_path: Path) -> None:
+    with pytest.raises(KeyringError, match="rows"):
+        load_row_secret(tmp_path, "master.key")
+    assert list(tmp_path.iterdir()) == []
+    own = row_secret(tmp_path, "master.key")
+    assert own == row_secret(tmp_path, "master.key") == load_row_secret(tmp_path, "master.key")
+    create_master_key(tmp_path / "master.key")
+    assert row_secret(tmp_path, "master.key") == load_master_key(tmp_path / "master.key") != own

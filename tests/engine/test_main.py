@@ -48,3 +48,27 @@ def test_a_wrong_configuration_is_one_line_and_exit_code_2(tmp_path):
     assert process.returncode == 2
     assert errors.count("\n") == 1
     assert "smtp_prot" in errors
+
+
+@pytest.mark.slow
+def test_supervised_it_says_that_it_is_ready_and_ends_when_its_lifeline_closes(tmp_path):
+    config = tmp_path / "emass.toml"
+    config.write_text('[node]\nname = "n1"\n')
+    reading, writing = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "engine", "--supervised", str(config)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "EMASS_READY_FD": str(writing)},
+        pass_fds=(writing,),
+    )
+    os.close(writing)
+    assert os.read(reading, 100) == b"ready\n"
+    assert os.read(reading, 100) == b""
+    os.close(reading)
+    assert process.stderr is not None
+    process.stderr.close()  # its supervisor was killed: nobody reads its lines
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.wait(timeout=30) == 0

@@ -12,6 +12,7 @@ from tests.fakes.engine_house import memory_parts
 ORDER = [
     "committing",
     "signers",
+    "keys",
     "spooler",
     "journal",
     "suppressor",
@@ -21,6 +22,8 @@ ORDER = [
     "sites",
     "scheduler",
     "domains",
+    "presence",
+    "campaign_states",
     "intake",
     "sources",
     "sweeping",

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from msgspec.structs import replace
 
+from engine.actors.dkim_keys import DkimKeys
 from engine.actors.parts import Parts
 from engine.app import Engine, open_engine
 from engine.bus.api import Subscription
@@ -274,7 +275,7 @@ def memory_parts(*, sources: tuple[Source, ...] = (SOURCE,), **engine: Any) -> P
         resolver=FakeResolver(),  # type: ignore[arg-type]
         sources=sources,
         tokens=token_keys(),
-        dkim_keys={},
+        dkim_keys=DkimKeys(),
         static_route=lambda: None,
         dice=random.Random(1),
         replies=ReplyRules((), (), ()),

@@ -5,6 +5,7 @@ per consumer, tables with create-if-absent, questions with a deadline. `refusals
 publishes fail as a full stream does; `delay_seconds` makes each publish take (jumping) time.
 """
 
+import hashlib
 from collections.abc import Sequence
 
 import trio
@@ -26,11 +27,13 @@ class MemoryBus:
 
     def __init__(self, member: str) -> None:
         self.member = check_name(member)
+        self.online = True
         self.refusals = 0
         self.delay_seconds = 0.0
         self.streams: dict[str, list[bytes]] = {}
         self.cursors: dict[tuple[str, str], int] = {}
         self.tables: dict[str, dict[str, bytes]] = {}
+        self.blobs: dict[str, bytes] = {}
         self.questions: dict[str, list[_Question]] = {}
         self.closed = trio.Event()
         self._bell = trio.Event()
@@ -73,27 +76,56 @@ class MemoryBus:
     def backlog(self, stream: str, consumer: str) -> int:
         return len(self.streams.get(stream, [])) - self.cursors.get((stream, consumer), 0)
 
+    async def pending(self, stream: str, consumer: str) -> int:
+        await trio.lowlevel.checkpoint()
+        return self.backlog(stream, consumer)
+
     async def create(self, table: str, key: str, value: bytes) -> bytes | None:
         await trio.lowlevel.checkpoint()
         entries = self.tables.setdefault(check_name(table), {})
         there = entries.get(check_key(key))
         if there is None:
             entries[key] = check_payload(value)
+            self.ring()
         return there
 
     async def put(self, table: str, key: str, value: bytes) -> None:
         await trio.lowlevel.checkpoint()
         self.tables.setdefault(check_name(table), {})[check_key(key)] = check_payload(value)
+        self.ring()
 
     def get(self, table: str, key: str) -> bytes | None:
         return self.tables.get(check_name(table), {}).get(check_key(key))
 
+    async def read(self, table: str, key: str) -> bytes | None:
+        await trio.lowlevel.checkpoint()
+        return self.get(table, key)
+
     async def delete(self, table: str, key: str) -> None:
         await trio.lowlevel.checkpoint()
         self.tables.get(check_name(table), {}).pop(key, None)
+        self.ring()
 
     def items(self, table: str) -> dict[str, bytes]:
         return dict(self.tables.get(check_name(table), {}))
+
+    async def read_all(self, table: str) -> dict[str, bytes]:
+        await trio.lowlevel.checkpoint()
+        return self.items(table)
+
+    async def put_blob(self, data: bytes) -> str:
+        await trio.lowlevel.checkpoint()
+        digest = hashlib.sha256(data).hexdigest()
+        self.blobs[digest] = data
+        return digest
+
+    async def read_blob(self, digest: str) -> bytes | None:
+        await trio.lowlevel.checkpoint()
+        return self.blobs.get(digest)
+
+    async def drop_blob(self, digest: str) -> None:
+        await trio.lowlevel.checkpoint()
+        self.blobs.pop(digest, None)
 
     def watch(self, table: str, after: bytes = b"") -> "MemoryWatch":
         return MemoryWatch(self, check_name(table))

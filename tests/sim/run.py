@@ -223,7 +223,7 @@ class House:
         )
         shared: Any = parts
         shared.spool = shared.committer = self._spool
-        shared.bus = self._bus
+        shared.bus = shared.cluster = self._bus
         shared.resolver = SimResolver(script.world, script.dns, dice["dns"], self.witness)
         shared.network = self.network
         shared.dice = dice["engine"]

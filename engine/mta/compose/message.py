@@ -66,6 +66,8 @@ class Draft(Struct, frozen=True, gc=False):
     unsigned: bytes
     signature_heads: tuple[str, ...] = ()
     require_tls: bool = False
+    dotted: bool = False  # some line begins with a dot: what we compose never has one, raw mail may
+    eight_bit: bool = False  # octets beyond ASCII, for a peer with 8BITMIME
 
     @property
     def size(self) -> int:
@@ -238,7 +240,8 @@ class CompiledContent:
         if not (0 <= subscriber <= SUBSCRIBER_MAX and 0 <= day <= DAY_MAX):
             raise RenderError("the subscriber id or the acceptance time does not fit into a token")
         if subscriber:
-            return pack_payload(self._key_id, day, self.content.campaign, subscriber)
+            single = self.content.single
+            return pack_payload(self._key_id, day, self.content.campaign, subscriber, single)
         # A single message: no subscriber, so the low 48 bits of its spool id stand in.
         message = envelope.spool_id & SUBSCRIBER_MAX
         return pack_payload(self._key_id, day, self.content.campaign, message, single=True)

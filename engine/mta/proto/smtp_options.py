@@ -126,7 +126,8 @@ class ClientOptions(Struct, frozen=True, kw_only=True):
 class Transaction(Struct, frozen=True, kw_only=True):
     """One message for one recipient.
 
-    `content` is complete: CRLF line ends, the last included, and no line that starts with a dot.
+    `content` is complete: CRLF line ends, the last included, and no line that starts with a dot unless
+    `dotted` says that some may. `eight_bit`: it holds octets beyond ASCII, which a peer must take.
     An empty `mail_from` is the null return path. `ret` (FULL, HDRS), `envid` and `notify` (NEVER, or a
     list of SUCCESS, FAILURE, DELAY) are RFC 3461's, sent only to a peer that announces DSN.
     `require_tls` (RFC 8689): it goes to nobody who does not promise to hand it on in TLS only; that the
@@ -142,6 +143,8 @@ class Transaction(Struct, frozen=True, kw_only=True):
     envid: str = ""
     notify: str = ""
     require_tls: bool = False
+    dotted: bool = False
+    eight_bit: bool = False
 
 
 class ResultKind(Enum):

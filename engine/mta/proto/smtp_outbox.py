@@ -15,7 +15,7 @@ from collections import deque
 
 from engine.model.reply import Reply, Verb
 from engine.mta.proto.smtp_capabilities import Capabilities
-from engine.mta.proto.smtp_commands import mail_command, rcpt_command
+from engine.mta.proto.smtp_commands import mail_command, rcpt_command, stuffed
 from engine.mta.proto.smtp_experience import Experience
 from engine.mta.proto.smtp_options import ClientOptions, Transaction
 from engine.mta.proto.smtp_wire import Wire
@@ -137,7 +137,8 @@ class Outbox:
         """Behind a 354. A refused recipient makes it a lone dot (RFC 2920 3.1)."""
         wire = self._wire
         if opened.refusal is None and not opened.again:
-            wire.put(opened.transaction.content)
+            transaction = opened.transaction
+            wire.put(stuffed(transaction.content) if transaction.dotted else transaction.content)
             opened.end = wire.built + 3
         wire.put(b".\r\n")
         self.expected.append((_CONTENT, opened))

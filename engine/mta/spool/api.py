@@ -142,6 +142,21 @@ class Spool(Protocol):
 
     def campaigns(self) -> list[int]: ...
 
+    def chunk_ids(self) -> list[str]:
+        """Every chunk that was accepted here, whatever became of its envelopes."""
+        ...
+
+    def knows(self, chunk_id: str) -> bool:
+        """Whether a chunk of this id was accepted here, and not forgotten since."""
+        ...
+
+    def forget_chunks(self, first: str, before: str, limit: int) -> Pending[int]:
+        """Forget up to `limit` chunk ids with first <= id < before; done with their number.
+
+        A chunk of such an id would be accepted anew; its envelopes stay what they are.
+        """
+        ...
+
     def accept(self, chunk: Chunk, now: float) -> Pending[Acceptance]:
         """Raises SpoolError at once for a chunk that no spool takes: too large, or its campaign unknown."""
         ...
@@ -150,8 +165,13 @@ class Spool(Protocol):
         """For each order the leases made of it: one for all plain envelopes, one for each suspect one.
 
         Ids that are leased already, gone, held or quarantined are left out silently; one that does not
-        open (damaged, or its key destroyed) is quarantined.
+        open (damaged, or its key destroyed) is quarantined. Rows of records beyond HEAVY_OCTETS are left
+        out, so that a lease costs little memory; `row` reads one.
         """
+        ...
+
+    def row(self, spool_id: int) -> tuple[str, ...] | None:
+        """The row of an envelope, whatever its size; None when it is gone or does not open."""
         ...
 
     def settle(self, batches: Sequence[tuple[int, Sequence[Disposition]]], at: float) -> Pending[Settled]:

@@ -122,8 +122,13 @@ def encode_record(
     return head + name + sealed, domain
 
 
-def decode_envelope(spool_id: int, record: bytes, sealer: RowSealer) -> Envelope:
-    """Open a record. Raises DamagedRecord, or KeyringError when the seal does not fit."""
+def decode_envelope(
+    spool_id: int, record: bytes, sealer: RowSealer, *, heavy_octets: int | None = None
+) -> Envelope:
+    """Open a record. Raises DamagedRecord, or KeyringError when the seal does not fit.
+
+    Of one that is larger than `heavy_octets` the row is left out, and `Envelope.heavy_octets` says so.
+    """
     if not is_intact(record):
         raise DamagedRecord("the record's head is damaged")
     campaign, subscriber, accepted, expires, _, attempt, crashes, flags, length, salt = HEAD.unpack_from(
@@ -134,18 +139,20 @@ def decode_envelope(spool_id: int, record: bytes, sealer: RowSealer) -> Envelope
     sealed = sealer.open(salt + spool_id.to_bytes(8, "big"), record[end:], record[:FIXED_SIZE] + name)
     local, row = _decode_row(sealed)
     domain = name.decode("ascii")
+    is_heavy = heavy_octets is not None and len(record) > heavy_octets
     return Envelope(
         spool_id,
         campaign,
         subscriber,
         f"{local}@{domain}",
         domain,
-        row,
+        () if is_heavy else row,
         accepted,
         expires,
         attempt,
         crashes,
         bool(flags & WAS_AMBIGUOUS),
+        len(record) if is_heavy else 0,
     )
 
 

@@ -23,7 +23,7 @@ from engine.config import AmbiguousPolicy
 from engine.keyring import KeyringError, RowKeyring, RowSealer
 from engine.model.content import Content
 from engine.model.disposition import Disposition
-from engine.model.envelope import Chunk, Envelope
+from engine.model.envelope import HEAVY_OCTETS, Chunk, Envelope
 from engine.model.event import ChunkAccepted, Event
 from engine.mta.spool import codec
 from engine.mta.spool.api import (
@@ -129,6 +129,12 @@ class LmdbSpool(SpoolReads):
 
         return self._committer.submit(operation, patient=False)  # it would stand before the settles
 
+    def forget_chunks(self, first: str, before: str, limit: int) -> Pending[int]:
+        ends = (first.encode(), before.encode())
+        return self._committer.submit(
+            lambda transaction: self._tables.forget_chunks(transaction, *ends, limit)
+        )
+
     # --- leases ----------------------------------------------------------------------------------------
 
     def lease(self, orders: Sequence[Sequence[int]], now: float) -> Pending[list[list[Lease]]]:
@@ -185,7 +191,7 @@ class LmdbSpool(SpoolReads):
                 except KeyringError:
                     damaged = False
                     raise
-                envelope = codec.decode_envelope(spool_id, record, sealer)
+                envelope = codec.decode_envelope(spool_id, record, sealer, heavy_octets=HEAVY_OCTETS)
             except (KeyringError, SpoolError, msgspec.DecodeError) as error:
                 self._tables.park(transaction, spool_id, str(error), now, damaged=damaged)
                 continue
@@ -196,6 +202,17 @@ class LmdbSpool(SpoolReads):
         if plain:
             groups.append(plain)
         return groups
+
+    def row(self, spool_id: int) -> tuple[str, ...] | None:
+        with self._environment.read() as transaction:
+            record = transaction.get(spool_id.to_bytes(8, "big"), db=self._tables.envelopes)
+        try:
+            if record is None or not codec.is_intact(record):
+                return None
+            sealer = self._sealer(codec.record_campaign(record))
+            return codec.decode_envelope(spool_id, record, sealer).row
+        except (KeyringError, SpoolError, msgspec.DecodeError):
+            return None
 
     def open_leases(self) -> int:
         return len(self._open)

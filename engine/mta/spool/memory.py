@@ -18,7 +18,7 @@ from engine.config import AmbiguousPolicy
 from engine.keyring import KeyringError, RowSealer
 from engine.model.content import Content
 from engine.model.disposition import Disposition
-from engine.model.envelope import Chunk, Envelope
+from engine.model.envelope import HEAVY_OCTETS, Chunk, Envelope
 from engine.model.event import ChunkAccepted, Event, EventBatch, encode_events
 from engine.mta.spool import codec
 from engine.mta.spool.api import (
@@ -93,6 +93,18 @@ class MemorySpool:
     def campaigns(self) -> list[int]:
         return sorted(self.disk.contents)
 
+    def knows(self, chunk_id: str) -> bool:
+        return chunk_id in self.disk.chunks
+
+    def forget_chunks(self, first: str, before: str, limit: int) -> Pending[int]:
+        chosen = sorted(chunk for chunk in self.disk.chunks if first <= chunk < before)[:limit]
+        for chunk in chosen:
+            del self.disk.chunks[chunk]
+        return Pending.ready(len(chosen))
+
+    def chunk_ids(self) -> list[str]:
+        return sorted(self.disk.chunks)
+
     # --- acceptance ------------------------------------------------------------------------------------
 
     def accept(self, chunk: Chunk, now: float) -> Pending[Acceptance]:
@@ -145,9 +157,18 @@ class MemorySpool:
             if not codec.is_intact(record):
                 raise codec.DamagedRecord("its record is damaged")
             sealer = self._sealer(codec.record_campaign(record))
-            return codec.decode_envelope(spool_id, record, sealer)
+            return codec.decode_envelope(spool_id, record, sealer, heavy_octets=HEAVY_OCTETS)
         except (KeyringError, SpoolError, msgspec.DecodeError) as error:
             self._park(spool_id, str(error), now)
+            return None
+
+    def row(self, spool_id: int) -> tuple[str, ...] | None:
+        record = self.disk.records.get(spool_id)
+        if record is None or not codec.is_intact(record):
+            return None
+        try:
+            return codec.decode_envelope(spool_id, record, self._sealer(codec.record_campaign(record))).row
+        except (KeyringError, SpoolError, msgspec.DecodeError):
             return None
 
     def _write_lease(self, group: list[Envelope]) -> Lease:

@@ -36,6 +36,17 @@ class SpoolReads:
         ):
             return [int.from_bytes(key, "big") for key in cursor.iternext(values=False)]
 
+    def knows(self, chunk_id: str) -> bool:
+        with self._environment.read() as transaction:
+            return self._tables.acceptance(transaction, chunk_id.encode()) is not None
+
+    def chunk_ids(self) -> list[str]:
+        with (
+            self._environment.read() as transaction,
+            transaction.cursor(db=self._tables.chunks) as cursor,
+        ):
+            return [key.decode() for key in cursor.iternext(values=False)]
+
     def events(self, after: int, limit: int) -> list[tuple[int, bytes]]:
         with self._environment.read() as transaction, transaction.cursor(db=self._tables.events) as cursor:
             if not cursor.set_range((after + 1).to_bytes(8, "big")):

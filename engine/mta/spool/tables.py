@@ -263,6 +263,16 @@ class Tables:
     def put_acceptance(self, transaction: Transaction, key: bytes, chunk: StoredChunk) -> None:
         transaction.put(key, _encode(chunk), db=self.chunks)
 
+    def forget_chunks(self, transaction: Transaction, first: bytes, before: bytes, limit: int) -> int:
+        """Drop up to `limit` acceptances with first <= chunk id < before; how many there were."""
+        dropped = 0
+        with transaction.cursor(db=self.chunks) as cursor:
+            found = cursor.set_range(first)
+            while found and dropped < limit and cursor.key() < before:
+                dropped += 1
+                found = cursor.delete()  # and stands on the next one
+        return dropped
+
     def number(self, transaction: Transaction, key: bytes, default: int) -> int:
         stored = self.environment.get_meta(transaction, key)
         return default if stored is None else int.from_bytes(stored, "big")

@@ -65,3 +65,42 @@ def test_a_folder_that_cannot_be_made_is_one_clear_line(
     (tmp_path / "file").write_text("")
     assert run(["init", str(tmp_path / "file" / "node")]) == 1
     assert "cannot be written" in capsys.readouterr().err
+
+
+def test_a_hub_is_a_folder_that_a_cluster_starts_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub = tmp_path / "hub"
+    words = [
+        "--cluster",
+        "--listen",
+        "0.0.0.0:4333",
+        "--address",
+        "hub.example",
+        "--set",
+        "engine.smtp_port=2525",
+    ]
+    assert run(["init", str(hub), *words]) == 0
+    config = load_config(hub / "emass.toml", {})
+    assert (config.node.name, config.engine.smtp_port) == ("hub", 2525)
+    assert (str(config.bus.servers[0]), str(config.bus.listen)) == ("hub.example:4333", "0.0.0.0:4333")
+    assert (hub / "data" / "cluster" / "registry.json").exists()
+    assert "emass node add NAME" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "word"),
+    [
+        (["--cluster", "--listen", "0.0.0.0:4222"], "--address"),
+        (["--cluster", "--listen", "here:0"], "--listen here"),
+        (["--cluster", "--name", "a.b"], "no node's name"),
+        (["--address", "hub.example"], "'--cluster'"),
+        (["--set", "engine.smtp_prot=1"], "smtp_port"),
+    ],
+)
+def test_what_a_hub_cannot_be_writes_nothing(
+    tmp_path: Path, words: list[str], word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["init", str(tmp_path / "hub"), *words]) == 2
+    assert word in capsys.readouterr().err
+    assert not (tmp_path / "hub").exists()

@@ -28,7 +28,7 @@ async def test_what_was_submitted_before_a_stop_or_a_crash_is_durable() -> None:
         bus = LocalBus(folder / "bus", "node")
         parts = memory_parts()
         parts.committer = Committer(environment, group_seconds=0.2)
-        parts.bus = bus
+        parts.bus = parts.cluster = bus
         crashes = Crashes()
         spec = SupervisorSpec("root", (ChildSpec("committing", committing(parts), mailbox_capacity=0),))
         tree = Tree(spec, on_crash=crashes)

@@ -48,6 +48,16 @@ async def test_who_is_suppressed_gets_nothing_and_is_not_named(key: bytes, autoj
     assert gate.judge(BOB) is None
 
 
+async def test_the_number_of_a_single_message_is_no_subscriber(autojump_clock: MockClock) -> None:
+    parts, gate = await a_gate()
+    await parts.spool.put_content(letter(8, workspace="shop", single=True), 0.0)
+    await parts.suppressions.apply(add(subscriber_key("shop", 17)))
+    assert gate.judge(ANN) is not None
+    assert gate.judge(replace(ANN, campaign=8)) is None
+    await parts.suppressions.apply(add(HASHER.key_of("ann@x.test")))
+    assert gate.judge(replace(ANN, campaign=8)) is not None
+
+
 async def test_a_suppression_reaches_as_far_as_its_scope(autojump_clock: MockClock) -> None:
     parts, gate = await a_gate()
     await parts.spool.put_content(letter(8, workspace="shop", list_id="deals.example.org"), 0.0)

@@ -17,11 +17,20 @@ from engine.actors.stops import Draining
 from engine.bus.api import BusFull
 from engine.model.content import Content
 from engine.model.envelope import CHUNK_ENTRIES_MAX, Chunk, ChunkEntry
-from engine.model.submission import Submission, SubmitChunk, SubmitContent, encode_submission
+from engine.model.event import ChunkRefused, decode_events
+from engine.model.submission import (
+    Submission,
+    SubmitChunk,
+    SubmitContent,
+    SubmitContentBlob,
+    encode_content,
+    encode_submission,
+)
 from engine.runtime.spec import ChildSpec, Context, Strategy, SupervisorSpec
 from engine.runtime.supervisor import Tree
 from engine.storage import Pending, Space, SpaceLevel, StorageFull
 from tests.fakes.engine_house import CAMPAIGN, Desk, chunks, letter, memory_parts, numbered, signed
+from tests.fakes.memory_bus import MemoryBus
 from tests.fakes.trees import running_tree
 
 STREAM = "chunks.node"
@@ -57,6 +66,12 @@ async def through(parts: Parts, *submissions: Submission | bytes) -> list[Any]:
     return lines
 
 
+def refusals(parts: Parts) -> list[ChunkRefused]:
+    """What the events tell of refused submissions."""
+    batches = [decode_events(data) for _, data in parts.spool.events(0, 10_000)]
+    return [event for batch in batches for event in batch.events if isinstance(event, ChunkRefused)]
+
+
 def a_chunk(*recipients: str, name: str = "c", campaign: int = CAMPAIGN) -> SubmitChunk:
     (chunk,) = chunks(recipients, name=name, campaign=campaign)
     return SubmitChunk(chunk)
@@ -86,8 +101,8 @@ async def test_a_chunk_that_another_claimed_is_refused(autojump_clock: MockClock
     await parts.bus.create("claims", chunk.chunk.id, b"node-2 epoch")
     async with running_intake(parts):
         (line,) = await through(parts, SubmitContent(letter()), chunk)
-    assert line["event"] == "a submission was refused"
-    assert line["why"] == "is claimed by node-2 epoch"
+    assert line["event"] == "a chunk is claimed by another"
+    assert line["claimed"] == "node-2 epoch"
     assert parts.spool.counts(CAMPAIGN).accepted == 0
 
 
@@ -98,7 +113,8 @@ async def test_our_own_claim_of_a_lost_spool_is_refused(autojump_clock: MockCloc
     await parts.bus.create("claims", chunk.chunk.id, b"node 0123456789abcdef")
     async with running_intake(parts):
         (line,) = await through(parts, SubmitContent(letter()), chunk)
-    assert "is claimed by node 0123456789abcdef" in line["why"]
+    assert "a spool that this engine has lost" in line["event"]
+    assert line["claimed"] == "node 0123456789abcdef"
 
 
 @pytest.mark.parametrize(
@@ -119,6 +135,14 @@ async def test_an_unfit_chunk_is_refused_with_a_line_and_the_next_goes_on(
     assert why in line["why"]
     assert (line["writer"], line["sequence"]) == ("node", 2)
     assert parts.spool.counts(CAMPAIGN).accepted == 1
+    told = refusals(parts)
+    assert [(each.writer, each.sequence) for each in told] == [("node", 2)]
+    assert (told[0].chunk, told[0].campaign, told[0].count) == (
+        unfit.chunk.id,
+        unfit.chunk.campaign,
+        len(unfit.chunk.entries),
+    )
+    assert why in told[0].reason
 
 
 async def test_what_does_not_decode_is_refused_with_a_line(autojump_clock: MockClock) -> None:
@@ -128,6 +152,7 @@ async def test_what_does_not_decode_is_refused_with_a_line(autojump_clock: MockC
             parts, b"\xff not msgpack", b"\x80", SubmitContent(letter()), a_chunk("a@x.test")
         )
     assert [line["event"] for line in lines] == ["a submission does not decode"] * 2
+    assert [(each.chunk, each.sequence) for each in refusals(parts)] == [("", 1), ("", 2)]
     assert parts.spool.counts(CAMPAIGN).accepted == 1
 
 
@@ -178,7 +203,7 @@ def entries(*recipients: str, row: tuple[str, ...] = ("A",), subscriber: int = 1
         ({}, ""),
         ({"entries": entries("a@x.test", "b@xn--mnchen-3ya.test", "ü@x.test")}, ""),
         ({"entries": ()}, ""),
-        ({"campaign": 99}, ""),  # the spool says that it does not know it
+        ({"campaign": 99}, "campaign 99 has no content"),
         ({"campaign": 0}, "campaign 0 is not from 1"),
         ({"campaign": -1}, "campaign -1 is not from 1"),
         ({"campaign": 2**32}, "campaign 4294967296 is not from 1"),
@@ -297,3 +322,55 @@ async def test_without_room_it_waits_and_takes_the_same_again(
         assert tree.child_statistics("spooler").crashes == 0
     assert [line["why"] for line in lines] == [str(full)] * 3
     assert parts.spool.counts(CAMPAIGN).accepted == 2
+
+
+async def test_a_large_content_comes_as_a_blob(autojump_clock: MockClock) -> None:
+    parts = memory_parts()
+    digest = await parts.cluster.put_blob(encode_content(letter()))
+    async with running_intake(parts):
+        assert not await through(parts, SubmitContentBlob(CAMPAIGN, digest), a_chunk("a@x.test"))
+    assert parts.spool.content(CAMPAIGN) == letter()
+
+
+@pytest.mark.parametrize(
+    ("data", "campaign", "why"),
+    [
+        (None, CAMPAIGN, "is not on the bus any more"),
+        (b"\xff", CAMPAIGN, "does not decode"),
+        (encode_content(letter(8)), CAMPAIGN, "is that of 8"),
+    ],
+)
+async def test_a_blob_that_is_no_content_of_the_campaign_is_refused(
+    data: bytes | None, campaign: int, why: str, autojump_clock: MockClock
+) -> None:
+    parts = memory_parts()
+    digest = "0" * 64 if data is None else await parts.cluster.put_blob(data)
+    async with running_intake(parts):
+        (line,) = await through(parts, SubmitContentBlob(campaign, digest))
+    assert why in line["why"]
+    assert refusals(parts)[0].campaign == CAMPAIGN
+
+
+async def test_an_engine_whose_standing_is_in_doubt_takes_nothing(autojump_clock: MockClock) -> None:
+    parts = memory_parts()
+    parts.membership.close("twin", "two engines have one name")
+    async with running_intake(parts):
+        await submit(parts, SubmitContent(letter()), a_chunk("a@x.test"))
+        await trio.sleep(100)
+        assert not parts.spool.counts(CAMPAIGN).accepted
+        parts.membership.open("twin")
+        await trio.sleep(2)
+    assert parts.spool.counts(CAMPAIGN).accepted == 1
+
+
+async def test_over_a_cluster_a_sealed_key_may_come_after_the_campaign(autojump_clock: MockClock) -> None:
+    parts = memory_parts()
+    cluster = MemoryBus("node")
+    parts.cluster = cluster
+    async with running_intake(parts):
+        await cluster.publish(STREAM, [encode_submission(SubmitContent(signed()))])
+        await trio.sleep(5)
+        assert parts.spool.content(CAMPAIGN) is None
+        parts.dkim_keys = {identity.key: "" for identity in signed().dkim}  # type: ignore[assignment]
+        await trio.sleep(2)
+    assert parts.spool.content(CAMPAIGN) == signed()

@@ -136,3 +136,27 @@ async def test_a_stop_for_a_neighbour_asks_nobody(autojump_clock: MockClock) -> 
         await trio.sleep(0.1)
         assert tree.child_statistics("journal").incarnation == 2
         assert trio.current_time() - began < 1
+
+
+async def test_a_stop_does_not_wait_for_a_bus_that_is_away(autojump_clock: MockClock) -> None:
+    parts = memory_parts()
+    cluster = MemoryBus("node")
+    cluster.online, cluster.delay_seconds = False, 1e9
+    parts.cluster = cluster
+    await accepted(parts, numbered(2))
+    began = trio.current_time()
+    async with running_journal(parts):
+        await trio.sleep(1)
+    assert trio.current_time() - began < 10
+    assert parts.spool.events(0, 10)  # they stay
+
+
+async def test_a_stop_waits_for_a_slow_bus_that_is_there(autojump_clock: MockClock) -> None:
+    parts = memory_parts()
+    cluster = MemoryBus("node")
+    cluster.delay_seconds = 8.0
+    parts.cluster = cluster
+    await accepted(parts, numbered(2))
+    async with running_journal(parts):
+        await trio.sleep(1)
+    assert not parts.spool.events(0, 10)

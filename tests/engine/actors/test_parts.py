@@ -12,6 +12,7 @@ from engine.config.shaping import ProviderRule, ShapingRule
 from engine.config.units import CountRange, Rate, RateRange
 from engine.model.content import MessageClass
 from engine.mta.compose.errors import ContentError
+from engine.token_ring import FIRST_PLAN, ring_for, with_new_id, with_start
 from tests.fakes.engine_house import DOMAIN, SOURCE, host_route, letter, memory_parts
 
 
@@ -37,6 +38,19 @@ async def test_contents_in_memory_are_bounded(
     parts.compiled(2)
     parts.compiled(3)
     assert parts.compiled(1) is not first
+
+
+async def test_a_ring_decides_by_acceptance_which_key_signs(autojump_clock: MockClock) -> None:
+    parts = memory_parts()
+    await parts.spool.put_content(letter(), 0.0)
+    alone = parts.compiled(7)
+    plan = with_start(with_new_id(FIRST_PLAN, 500.0, early=True), 1_000.0)
+    parts.use_ring(ring_for(bytes(32), plan=plan))
+    new, old = parts.compiled(7, 1_000.0), parts.compiled(7, 999.0)
+    assert parts.tokens.current == 1
+    assert len({id(each) for each in (alone, new, old)}) == 3
+    assert parts.compiled(7) is parts.compiled(7, 2_000.0) is new
+    assert parts.compiled(7, 0.0) is old
 
 
 # --- paths and providers ---------------------------------------------------------------------------

@@ -19,6 +19,14 @@ from engine.config.units import Size
 from engine.model.content import Content
 from engine.model.disposition import DelayReason, Disposition, Outcome
 from engine.model.envelope import Envelope
+from engine.model.single import (
+    RawMessage,
+    SingleKind,
+    SubmitSingle,
+    raw_row,
+    single_chunk,
+    standing_content,
+)
 from engine.mta.spool.suppressions_memory import MemorySuppressions
 from tests.contract.suppressions import HASHER, add
 from tests.fakes.engine_house import (
@@ -150,6 +158,24 @@ async def test_all_that_is_composed_together_is_signed_in_one_batch(autojump_clo
     assert len(house.desk.take("connection")) == 1
 
 
+async def test_a_message_without_a_key_goes_back_and_those_behind_it_go_on(
+    autojump_clock: MockClock,
+) -> None:
+    house = House()
+    ids = await house.lease(numbered(3), signed())
+    await house.prepare()
+    (message,) = house.desk.take("signers", Sign)
+    message.slots[0].refuse(0)
+    for slot in message.slots[1:]:
+        slot.put(0, b"s" * 128)
+    assert house.send() == ids[1:]
+    (disposition,) = house.told().values()
+    assert disposition.spool_id == ids[0]
+    assert disposition.outcome is Outcome.RETURNED
+    assert disposition.reason is DelayReason.SIGNING
+    assert house.parts.prepared_octets == 0
+
+
 async def test_an_unsigned_message_asks_the_signers_for_nothing(autojump_clock: MockClock) -> None:
     house = House()
     await house.lease(numbered(2))
@@ -166,6 +192,73 @@ async def test_where_memory_is_used_up_one_message_goes_on_and_none_beside_what_
     await house.lease(numbered(5))
     await house.prepare(busy=busy)
     assert len(house.preparing) == composed
+
+
+LARGE = 400_000  # octets of each large row below
+
+
+async def heavy_house(count: int, **engine: Any) -> House:
+    """A connection that was granted large raw messages."""
+    house = House(**engine)
+    kind = SingleKind(return_path_domain="bounce.x.test")
+    content = standing_content(kind, 1, 0)
+    await house.parts.spool.put_content(content, 0.0)
+    ids = []
+    for number in range(count):
+        raw = RawMessage(kind, b"From: a@x.test\r\n\r\n" + b"x" * LARGE + b"\r\n")
+        single = SubmitSingle(f"m{number}", "b@x.test", 4e9, raw)
+        chunk = single_chunk(single, content.campaign, raw_row(raw.octets))
+        ids.append((await house.parts.spool.accept(chunk, 0.0)).first_id)
+    ((lease,),) = await house.parts.spool.lease([ids], 0.0)
+    assert all(envelope.heavy_octets > LARGE and not envelope.row for envelope in lease.envelopes)
+    assert house.holder.grant(lease)
+    return house
+
+
+async def test_large_rows_are_read_only_as_far_as_memory_goes(autojump_clock: MockClock) -> None:
+    house = await heavy_house(5, prepared_bytes_max=Size(1_000_000))
+    await house.prepare()
+    assert len(house.preparing) == 2
+    assert house.parts.prepared_octets < 1_000_000
+    assert len(house.holder.granted) == 3
+    house.send()
+    await house.prepare()
+    assert len(house.preparing) == 2
+
+
+async def test_a_large_message_waits_for_memory_and_goes_alone_where_nothing_else_is(
+    autojump_clock: MockClock,
+) -> None:
+    house = await heavy_house(1, prepared_bytes_max=Size(1_000_000))
+    house.parts.prepared_octets = 900_000  # of other connections
+
+    async def let_go() -> None:
+        await trio.sleep(2)
+        house.parts.prepared_octets = 0
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(let_go)
+        await house.prepare()
+        assert trio.current_time() == pytest.approx(2.0, abs=0.1)
+    assert len(house.preparing) == 1
+
+
+async def test_a_large_message_that_waited_too_long_for_memory_goes_back(autojump_clock: MockClock) -> None:
+    house = await heavy_house(1, prepared_bytes_max=Size(1_000_000))
+    house.parts.prepared_octets = 900_000
+    await house.prepare(busy=True)
+    assert len(house.holder.granted) == 1  # what is on the wire comes first
+    await house.prepare()
+    (told,) = house.told().values()
+    assert (told.outcome, told.reason) == (Outcome.RETURNED, DelayReason.MEMORY)
+
+
+async def test_a_large_row_that_cannot_be_read_ends_its_envelope(autojump_clock: MockClock) -> None:
+    house = await heavy_house(1)
+    house.parts.spool.disk.records.clear()  # type: ignore[attr-defined]
+    await house.prepare()
+    (told,) = house.told().values()
+    assert told.outcome is Outcome.RENDER_FAILED
 
 
 # --- what does not go -----------------------------------------------------------------------------------

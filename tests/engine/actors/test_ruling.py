@@ -139,7 +139,7 @@ async def test_an_override_survives_a_restart(autojump_clock: MockClock) -> None
         resolver=parts.resolver,
         sources=parts.sources,
         tokens=parts.tokens,
-        dkim_keys={},
+        dkim_keys=parts.dkim_keys,
         static_route=lambda: None,
     )
     assert with_path(again).governor.connections == 1

@@ -19,14 +19,8 @@ from engine.bus.local import LocalBus
 from engine.bus.local_members import hold, release
 from engine.bus.local_streams import read_tail
 from engine.storage import StorageError
-from tests.contract.bus import (
-    PATIENCE_SECONDS,
-    SMALL_STREAM_OCTETS,
-    BusContract,
-    payloads,
-    take,
-    until,
-)
+from tests.contract.bus import BusContract
+from tests.contract.bus_house import PATIENCE_SECONDS, SMALL_STREAM_OCTETS, payloads, take, until
 
 pytestmark = pytest.mark.slow  # real sockets and processes on the real clock: seconds
 

@@ -206,3 +206,13 @@ async def test_unread_is_what_somebody_or_nobody_yet_has_to_acknowledge(desk: De
 )
 def test_what_may_go(sequence: int, time_ms: int, through: int, before_ms: int, goes: bool) -> None:
     assert may_go(sequence, time_ms.to_bytes(8, "big") + b"payload", through, before_ms) is goes
+
+
+async def test_what_waits_is_counted_over_all_writers(tmp_path: Path) -> None:
+    wall = Wall()
+    async with open_desk(tmp_path, "node-1", wall) as one, open_desk(tmp_path, "node-2", wall) as two:
+        await one.streams.publish("chunks.node-1", [b"a", b"b"])
+        await two.streams.publish("chunks.node-1", [b"c"])
+        one.store.members.refresh()
+        assert one.streams.backlog("chunks.node-1", "intake") == 2
+        assert one.streams.waiting("chunks.node-1", "intake") == 3

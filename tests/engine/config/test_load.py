@@ -129,7 +129,7 @@ def test_tables_of_other_packages_are_left_to_them(tmp_path: Path) -> None:
             "it belongs in [resolver]",
         ),
         ("[engine]\njitter = 1", "engine", "jitter", "unknown key", "it belongs in [engine.retry]"),
-        ("[bus]\nxyzzy = 1", "bus", "xyzzy", "unknown key", "known here: kind"),
+        ("[bus]\nxyzzy = 1", "bus", "xyzzy", "unknown key", "known here: ca_file"),
         ('[engine]\nsmtp_port = "25"', "engine", "smtp_port", "a whole number, not a text", ""),
         ("[engine]\nsmtp_port = 0", "engine", "smtp_port", "from 1 to 65535", ""),
         ("[engine]\nconnections_max = 0", "engine", "connections_max", "from 1 to", ""),

@@ -27,6 +27,8 @@ def handle(frame: bytes) -> bytes | None:
         case b"interrupt":
             os.kill(os.getpid(), signal.SIGINT)
             return b"still here"
+        case b"read":
+            return os.read(int(sys.argv[1]), 100)
         case b"huge":
             return bytes(100_000)
         case b"close":

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -168,3 +169,27 @@ async def test_an_actor_and_its_process_come_back_together_after_sigkill() -> No
         await tree.ref("signer").tell(b"hello")
         await answered.wait()
     assert [crash.error_type for crash in crashes.seen] == ["ProcessDied"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a process as somebody else")
+async def test_a_user_that_may_not_run_it_is_an_os_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = tmp_path / "python"
+    mine.symlink_to(sys.executable)
+    tmp_path.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(mine))
+    with pytest.raises(PermissionError):
+        async with ChildProcess.open("engine", user=(54_321, 54_321)):
+            pass
+
+
+async def test_descriptors_are_inherited_under_their_numbers(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("inherited")
+    descriptor = os.open(tmp_path / "file", os.O_RDONLY)
+    try:
+        async with child(str(descriptor), descriptors=[descriptor]) as process:
+            await process.send(b"read")
+            assert await process.receive_many() == [b"inherited"]
+    finally:
+        os.close(descriptor)

@@ -10,6 +10,7 @@ from engine.mta.proto.smtp_commands import (
     local_refusal,
     mail_command,
     rcpt_command,
+    stuffed,
     xtext,
 )
 from engine.mta.proto.smtp_options import Transaction
@@ -22,6 +23,7 @@ DSN = msgspec.structs.replace(PLAIN, ret="HDRS", envid="a b+c=é", notify="FAILU
 UTF8 = msgspec.structs.replace(PLAIN, recipient="zoë@example.net", smtputf8=True)
 WHOLE_WAY = msgspec.structs.replace(PLAIN, require_tls=True)
 NULL = msgspec.structs.replace(PLAIN, mail_from="", recipient='"a b>\\""@example.net')
+EIGHT_BIT = msgspec.structs.replace(PLAIN, content=b"A: b\r\n\r\n\xff\r\n", eight_bit=True)
 ALL = Capabilities(size=True, dsn=True, smtputf8=True, require_tls=True)
 
 
@@ -39,6 +41,12 @@ ALL = Capabilities(size=True, dsn=True, smtputf8=True, require_tls=True)
         ),
         (UTF8, ALL, "MAIL FROM:<b@example.org> SIZE=11 SMTPUTF8", "RCPT TO:<zoë@example.net>"),
         (WHOLE_WAY, ALL, "MAIL FROM:<b@example.org> SIZE=11 REQUIRETLS", "RCPT TO:<u@example.net>"),
+        (
+            EIGHT_BIT,
+            Capabilities(size=True, eight_bit_mime=True),
+            "MAIL FROM:<b@example.org> SIZE=11 BODY=8BITMIME",
+            "RCPT TO:<u@example.net>",
+        ),
         (NULL, Capabilities(), "MAIL FROM:<>", 'RCPT TO:<"a b>\\""@example.net>'),
     ],
 )
@@ -88,6 +96,8 @@ def test_data_that_could_speak_smtp_is_a_bug_and_raises(change: dict[str, object
         (PLAIN, Capabilities(size=True, size_max=0), None, None),
         (UTF8, Capabilities(), 553, (5, 6, 7)),
         (UTF8, Capabilities(smtputf8=True), None, None),
+        (EIGHT_BIT, Capabilities(), 554, (5, 6, 3)),
+        (EIGHT_BIT, Capabilities(eight_bit_mime=True), None, None),
         (WHOLE_WAY, ALL, None, None),
         (WHOLE_WAY, Capabilities(), 550, (5, 7, 30)),
     ],
@@ -97,6 +107,13 @@ def test_what_the_peer_cannot_take_is_refused_without_asking(
 ) -> None:
     reply = local_refusal(transaction, capabilities)
     assert (reply and reply.code, reply and reply.enhanced) == (code, enhanced)
+
+
+def test_content_that_may_begin_lines_with_dots_is_stuffed_behind_data() -> None:
+    dotted = msgspec.structs.replace(PLAIN, content=b".a\r\n..\r\nb.\r\n.\r\n", dotted=True)
+    check_transaction(dotted)
+    assert stuffed(dotted.content) == b"..a\r\n...\r\nb.\r\n..\r\n"
+    assert stuffed(PLAIN.content) == PLAIN.content
 
 
 def test_xtext_leaves_plain_text_alone() -> None:

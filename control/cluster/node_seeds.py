@@ -1,0 +1,90 @@
+"""A node's keys on the bus, replaced: fresh seeds are made here, the desk is told, the old ones shut out.
+
+In two steps, since a process shows the seed that it started with. `bring_new_seeds` registers a fresh key
+beside the old one for each process and puts the fresh seeds in place; both are let in, and a process takes
+the fresh one with its next start. `drop_old_seeds` has the hub let in the newest alone. What is asked is
+signed with the key of the node's agent. Killed in between, the next call goes on: a seed that was made and
+not told lies beside the old one, which is in force until the new one is registered.
+
+Touches: the folder of seeds; the desk, by one question a key. Raises SeedsError, one line with the cure.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from control.cluster.roles import DESK_SUBJECT
+from engine.bus.api import Bus, NoAnswer
+from engine.bus.nkeys import new_seed, public_of, sign
+from engine.keyring import KeyringError, read_secret, write_secret
+
+AGENT = "agent"
+NEXT = ".next"  # behind the name of a seed's file
+ANSWER_SECONDS = 20.0  # the hub writes, and has its server read
+
+
+class SeedsError(Exception):
+    """The keys could not be replaced; the message says why and what would help."""
+
+
+async def bring_new_seeds(bus: Bus, node: str, seeds: Path) -> list[str]:
+    """Register a fresh key of every process, then put the seeds in place. The processes' names."""
+    processes = sorted(path.stem for path in seeds.glob("*.seed"))  # noqa: ASYNC240 - a handful of names
+    if AGENT not in processes:
+        raise SeedsError(
+            f"{seeds / AGENT}.seed: is not there, and only with it may this node change its keys"
+        )
+    try:
+        agent = _seed(seeds / f"{AGENT}.seed")
+        for process in processes:
+            fresh = seeds / f"{process}.seed{NEXT}"
+            if not fresh.exists():
+                write_secret(fresh, new_seed().encode() + b"\n")
+            await _ask(bus, node, agent, "new-key", f"{process} {public_of(_seed(fresh))}")
+    except KeyringError as error:
+        raise SeedsError(str(error)) from error
+    for process in processes:
+        try:
+            (seeds / f"{process}.seed{NEXT}").replace(seeds / f"{process}.seed")
+        except OSError as error:
+            raise SeedsError(f"{seeds / process}.seed: cannot be replaced: {error.strerror}") from error
+    return processes
+
+
+async def drop_old_seeds(bus: Bus, node: str, seeds: Path) -> None:
+    """Have the hub let in the newest keys of this node alone. `bus` has shown the agent's newest."""
+    try:
+        agent = _seed(seeds / f"{AGENT}.seed")
+    except KeyringError as error:
+        raise SeedsError(str(error)) from error
+    if list(seeds.glob(f"*.seed{NEXT}")):  # noqa: ASYNC240 - a handful of names
+        raise SeedsError(
+            f"{seeds}: not every new key is registered yet: give the command without --finish first"
+        )
+    await _ask(bus, node, agent, "drop-old-keys", f"drop-old-keys of {node}")
+
+
+def _seed(path: Path) -> str:
+    """Raises KeyringError."""
+    seed = read_secret(path).decode(errors="replace").strip()
+    try:
+        public_of(seed)
+    except ValueError as error:
+        raise KeyringError(f"{path}: {error}") from None
+    return seed
+
+
+async def _ask(bus: Bus, node: str, agent: str, command: str, said: str) -> None:
+    signature = sign(agent, said.encode()).hex()
+    question = {"command": command, "node": node, "said": said, "signature": signature}
+    try:
+        answer = await bus.ask(DESK_SUBJECT, msgspec.json.encode(question), ANSWER_SECONDS)
+    except NoAnswer:
+        raise SeedsError("the hub's desk does not answer: is `emass up` running there?") from None
+    try:
+        told = msgspec.json.decode(answer, type=dict[str, Any])
+    except msgspec.MsgspecError as error:
+        raise SeedsError(f"the hub's answer does not decode: {error}") from None
+    if told.get("error"):
+        raise SeedsError(str(told["error"]))

@@ -1,0 +1,1 @@
+"""One campaign over many broadcasters: who gets which chunk, what became of it, and the report."""

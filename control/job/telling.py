@@ -1,0 +1,58 @@
+"""What one broadcaster tells: its events in order, each once, and what of them is missing.
+
+A batch that was seen is dropped by producer, epoch and sequence. A batch whose sequence leaves a gap says
+that the bus has lost some; how many is counted, and the rest is folded all the same. Pure.
+"""
+
+from control.cli.fold import Fold
+from control.job.outcomes import Outcomes
+from control.job.roster import Speed
+from engine.model.event import AttemptEvent, ChunkAccepted, ChunkRefused, EventBatch
+
+
+class Teller:
+    """The events of one broadcaster, folded for the report and into the outcomes of all."""
+
+    def __init__(self, name: str, campaign: int, outcomes: Outcomes) -> None:
+        self.name = name
+        self.missing = 0  # events that never came
+        self.heard = 0  # events that did
+        self.caught_up = False  # what comes is news, not what a former coordinator has read, too
+        self.speed = Speed()
+        self.fold = Fold(campaign)
+        self._campaign = campaign
+        self._outcomes = outcomes
+        self._next: dict[tuple[str, str], int] = {}
+
+    def __repr__(self) -> str:
+        return f"<Teller {self.name}: {self.tried} tried, {self.missing} missing, {self.speed!r}>"
+
+    @property
+    def tried(self) -> int:
+        """Envelopes whose first attempt is over."""
+        return self.fold.first_attempts
+
+    def add(self, batch: EventBatch) -> tuple[list[ChunkAccepted | ChunkRefused], list[int]]:
+        """What it says of chunks (and of the content), and people who have got a final state."""
+        key = (batch.producer, batch.epoch)
+        following = self._next.get(key)
+        if following is not None:
+            if batch.sequence < following:
+                return [], []
+            self.missing += batch.sequence - following
+        self._next[key] = batch.next_sequence
+        self.heard += len(batch.events)
+        chunks: list[ChunkAccepted | ChunkRefused] = []
+        finished: list[int] = []
+        for event in batch.events:
+            if event.campaign != self._campaign:
+                continue
+            if isinstance(event, ChunkAccepted):
+                chunks.append(event)
+                self.fold.expect(event.chunk, ())  # people are counted one by one, in the outcomes
+            elif isinstance(event, ChunkRefused):
+                chunks.append(event)
+            elif isinstance(event, AttemptEvent) and self._outcomes.add(event, self.name):
+                finished.append(event.subscriber)
+        self.fold.add(batch)
+        return chunks, finished

@@ -1,0 +1,1 @@
+"""Services: processes that stand beside the engine and face other people's programs."""

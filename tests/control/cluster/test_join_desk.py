@@ -1,0 +1,165 @@
+"""The desk's decisions, on a bus in memory; a whole join over a real one is in test_joining_live."""
+
+import msgspec
+import pytest
+import trio
+from msgspec.structs import replace
+
+from control.cluster.founding import found_cluster, hub_values
+from control.cluster.join_desk import Desk, mirror
+from control.cluster.join_words import JoinRequest, decode_answer, encode_request
+from control.cluster.node_file import check_text, filled_default
+from control.cluster.node_keys import make_keys, read_applicant
+from control.cluster.registry import NodeRole, retired, with_code
+from control.cluster.registry_file import changing, load_registry
+from engine.bus.nkeys import new_seed, public_of, sign
+from engine.config import HostPort
+from engine.keyring import create_master_key
+from engine.sealing import NODE_BOX, load_boxes, tokens_bound
+from engine.token_ring import decode_ring, load_ring
+from tests.fakes.memory_bus import MemoryBus
+
+NOW = 1_700_000_000.0
+
+
+class Hub:
+    """A hub's folder with one code out, and its desk."""
+
+    def __init__(self, folder) -> None:
+        found_cluster(folder, "hub", ["127.0.0.1"], NOW)
+        create_master_key(folder / "keys" / "master.key")
+        plain = check_text(filled_default(hub_values("hub", HostPort.parse("127.0.0.1:4333"), ["127.0.0.1"])))
+        self.data, self.keys = folder / "data", folder / "keys"
+        self.config = replace(
+            plain,
+            node=replace(plain.node, data=str(self.data)),
+            keys=replace(plain.keys, folder=str(self.keys)),
+        )
+        self.seed = new_seed()
+        public = public_of(self.seed)
+        changing(self.data, lambda before: with_code(before, "b", NodeRole.BROADCASTER, public, NOW, 3_600))
+        self.now = NOW + 1
+        self.bus = MemoryBus("hub.agent")
+        self.desk = Desk(self.config, self.bus, lambda: self.now)
+
+    def join(self, machine, *, at=None, seed=None):
+        request = JoinRequest(machine, self.now if at is None else at)
+        return decode_answer(self.desk.answer_join(encode_request(request, seed or self.seed)))
+
+    def ask(self, **question):
+        return msgspec.json.decode(self.desk.answer_node(msgspec.json.encode(question)))
+
+
+@pytest.fixture
+def hub(tmp_path):
+    return Hub(tmp_path / "hub")
+
+
+@pytest.fixture
+def machine(tmp_path):
+    return read_applicant(make_keys(tmp_path / "b", NodeRole.BROADCASTER), "b")
+
+
+def test_a_machine_gets_what_it_needs_and_the_server_is_told(hub, machine, tmp_path):
+    answer = hub.join(machine)
+    assert answer.error == ""
+    assert (answer.node, answer.role, answer.hub) == ("b", "broadcaster", "hub")
+    assert answer.servers == ("127.0.0.1:4333",)
+    assert answer.certificate == (hub.keys / "bus-ca.pem").read_bytes()
+    opened = load_boxes(tmp_path / "b" / "keys" / NODE_BOX).open(answer.ring, tokens_bound("b"))
+    assert decode_ring(opened, "x") == load_ring(hub.keys)
+    assert machine.keys["engine"] in (hub.data / "nats" / "nats.conf").read_text()
+
+
+def test_no_secret_of_the_hub_is_in_the_answer_in_the_clear(hub, machine):
+    text = msgspec.json.encode(hub.join(machine))
+    assert (hub.keys / "master.key").read_text().strip().encode() not in text
+    assert load_ring(hub.keys).suppression.hex().encode() not in text
+
+
+def test_the_same_question_again_gets_the_same_node(hub, machine):
+    first, again = hub.join(machine), hub.join(machine)
+    assert (again.error, again.node) == ("", first.node)
+
+
+@pytest.mark.parametrize(("skew", "word"), [(301, "5 min ahead of"), (-1_200, "20 min behind")])
+def test_a_clock_that_is_minutes_wrong_is_refused_and_the_code_is_not_used_up(hub, machine, skew, word):
+    told = hub.join(machine, at=hub.now + skew)
+    assert word in told.error
+    assert "with the same code" in told.error
+    assert hub.join(machine).error == ""
+
+
+def test_a_clock_that_is_a_little_wrong_joins(hub, machine):
+    assert hub.join(machine, at=hub.now + 200).error == ""
+
+
+def test_each_refusal_is_one_clear_line(hub, machine, tmp_path):
+    assert "knows no such join code" in hub.join(machine, seed=new_seed()).error
+    assert decode_answer(hub.desk.answer_join(b"nonsense")).error
+    hub.now = NOW + 4_000
+    assert "expired" in hub.join(machine).error
+    assert "b" not in load_registry(hub.data).nodes
+
+
+def test_a_register_that_cannot_be_written_is_said(hub, machine, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("control.cluster.registry_file.replace_file", full)
+    assert "No space left" in hub.join(machine).error
+
+
+def test_the_hub_tells_its_time(hub):
+    assert hub.ask(command="time") == {"at": hub.now}
+    assert "does not know" in hub.ask(command="dance")["error"]
+    assert "error" in msgspec.json.decode(hub.desk.answer_node(b"{"))
+
+
+def seeds_of(folder):
+    return {path.stem: path.read_text().strip() for path in (folder / "keys" / "bus").glob("*.seed")}
+
+
+def test_a_node_replaces_its_key_with_its_agents_word(hub, machine, tmp_path):
+    hub.join(machine)
+    agent, fresh = seeds_of(tmp_path / "b")["agent"], public_of(new_seed())
+    said = f"engine {fresh}"
+    told = hub.ask(command="new-key", node="b", said=said, signature=sign(agent, said.encode()).hex())
+    assert told["done"]
+    assert load_registry(hub.data).nodes["b"].keys["engine"] == (machine.keys["engine"], fresh)
+    said = "drop-old-keys of b"
+    hub.ask(command="drop-old-keys", node="b", said=said, signature=sign(agent, said.encode()).hex())
+    assert load_registry(hub.data).nodes["b"].keys["engine"] == (fresh,)
+
+
+def test_nobody_else_replaces_it(hub, machine, tmp_path):
+    hub.join(machine)
+    fresh = public_of(new_seed())
+    said = f"engine {fresh}"
+    stranger = sign(new_seed(), said.encode()).hex()
+    assert "not signed" in hub.ask(command="new-key", node="b", said=said, signature=stranger)["error"]
+    agent = seeds_of(tmp_path / "b")["agent"]
+    signature = sign(agent, said.encode()).hex()
+    assert "not signed" in hub.ask(command="new-key", node="hub", said=said, signature=signature)["error"]
+    other = hub.ask(command="drop-old-keys", node="b", said=said, signature=signature)
+    assert "does not say" in other["error"]  # one word is not taken for the other
+
+
+async def test_questions_over_the_bus_are_answered_and_the_table_follows(hub, machine):
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hub.desk.run)
+        question = encode_request(JoinRequest(machine, hub.now), hub.seed)
+        answer = decode_answer(await hub.bus.ask("join", question, 5))
+        assert answer.node == "b"
+        with trio.fail_after(5):
+            while "b" not in hub.bus.tables.get("nodes", {}):
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+    assert msgspec.json.decode(hub.bus.tables["nodes"]["b"])["role"] == "broadcaster"
+
+
+async def test_a_retired_node_stays_in_the_table_as_retired(hub, machine):
+    hub.join(machine)
+    registry = changing(hub.data, lambda before: retired(before, "b", NOW + 9))
+    await mirror(hub.bus, registry)
+    assert msgspec.json.decode(hub.bus.tables["nodes"]["b"])["retired_at"] == NOW + 9

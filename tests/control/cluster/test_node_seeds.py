@@ -1,0 +1,143 @@
+"""A node's keys on the bus are replaced by the real desk, in two steps, wherever it is interrupted."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+import trio
+from msgspec.structs import replace
+from trio.testing import MockClock
+
+from control.cluster import join_desk
+from control.cluster.join_desk import Desk
+from control.cluster.node_seeds import NEXT, SeedsError, bring_new_seeds, drop_old_seeds
+from control.cluster.registry import Applicant, NodeRole, joined, new_registry, with_code
+from control.cluster.registry_file import load_registry, save_registry
+from engine.bus.nkeys import new_seed, public_of
+from engine.config import BusKind
+from engine.config.bus import BusTable
+from engine.config.tables import Config, KeysTable, NodeTable
+from engine.keyring import read_secret, write_secret
+from tests.fakes.memory_bus import MemoryBus
+
+PROCESSES = ("agent", "engine", "submission")
+NOW = 1_800_000_000.0
+
+
+def make_seeds(folder: Path, *processes: str) -> dict[str, str]:
+    folder.mkdir(parents=True)
+    for process in processes:
+        write_secret(folder / f"{process}.seed", new_seed().encode() + b"\n")
+    return publics(folder)
+
+
+def publics(folder: Path) -> dict[str, str]:
+    return {path.stem: public_of(read_secret(path).decode().strip()) for path in folder.glob("*.seed")}
+
+
+class House:
+    """A hub's registry with one node `a`, whose seeds are in a folder, and the desk that serves it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.seeds = folder / "a" / "bus"
+        self.data = folder / "hub" / "data"
+        hub_keys = make_seeds(folder / "hub" / "keys" / "bus", *PROCESSES, "operator")
+        boxes = ("ab" * 32, "cd" * 32)
+        registry = new_registry(Applicant("hub", hub_keys, *boxes), NOW)
+        code = public_of(new_seed())
+        registry = with_code(registry, "a", NodeRole.BROADCASTER, code, NOW, 60)
+        applicant = Applicant("a", make_seeds(self.seeds, *PROCESSES), *boxes)
+        save_registry(self.data, joined(registry, code, applicant, NOW))
+        config = Config(node=NodeTable(name="hub", data=str(self.data)), bus=BusTable(kind=BusKind.NATS))
+        config = replace(config, keys=KeysTable(folder=str(folder / "hub" / "keys")))
+        self.bus = MemoryBus("hub.agent")
+        self.desk = Desk(config, self.bus, lambda: NOW)
+
+    @property
+    def keys(self) -> dict[str, tuple[str, ...]]:
+        return load_registry(self.data).nodes["a"].keys
+
+
+@asynccontextmanager
+async def at_work(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
+    # The server's own file and signal are another test's.
+    monkeypatch.setattr(join_desk, "write_nats_config", lambda *_: None)
+    monkeypatch.setattr(join_desk, "reload_nats", lambda *_: None)
+    house = House(folder)
+    with structlog.testing.capture_logs():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(house.desk.run)
+            yield house
+            nursery.cancel_scope.cancel()
+
+
+async def test_new_keys_come_in_beside_the_old_ones_which_go_at_the_end(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with at_work(tmp_path, monkeypatch) as house:
+        old = publics(house.seeds)
+        assert await bring_new_seeds(house.bus, "a", house.seeds) == list(PROCESSES)
+        new = publics(house.seeds)
+        assert not set(old.values()) & set(new.values())
+        assert house.keys == {process: (old[process], new[process]) for process in PROCESSES}
+        assert all(path.stat().st_mode & 0o777 == 0o600 for path in house.seeds.iterdir())
+        await drop_old_seeds(house.bus, "a", house.seeds)
+        assert house.keys == {process: (new[process],) for process in PROCESSES}
+
+
+async def test_a_rotation_that_was_interrupted_goes_on_with_the_seeds_that_it_made(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with at_work(tmp_path, monkeypatch) as house:
+        made = new_seed()
+        write_secret(house.seeds / f"engine.seed{NEXT}", made.encode() + b"\n")
+        with pytest.raises(SeedsError, match="without --finish first"):
+            await drop_old_seeds(house.bus, "a", house.seeds)
+        await bring_new_seeds(house.bus, "a", house.seeds)
+        assert house.keys["engine"][-1] == public_of(made)
+        assert publics(house.seeds)["engine"] == public_of(made)
+
+
+async def test_a_stranger_changes_no_keys(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with at_work(tmp_path, monkeypatch) as house:
+        before = house.keys
+        strange = tmp_path / "strange"
+        make_seeds(strange, *PROCESSES)
+        with pytest.raises(SeedsError, match="not signed with a key of a"):
+            await bring_new_seeds(house.bus, "a", strange)
+        with pytest.raises(SeedsError, match="not signed with a key of a"):
+            await drop_old_seeds(house.bus, "a", tmp_path / "hub" / "keys" / "bus")
+        assert house.keys == before
+
+
+@pytest.mark.parametrize(("answer", "why"), [(b"{", "does not decode"), (b'{"error": "no room"}', "no room")])
+async def test_what_the_hub_says_is_passed_on(
+    tmp_path: Path, autojump_clock: MockClock, answer: bytes, why: str
+) -> None:
+    bus: Any = MemoryBus("a.agent")
+    make_seeds(tmp_path / "bus", "agent")
+
+    async def ask(*_: object) -> bytes:
+        await trio.lowlevel.checkpoint()
+        return answer
+
+    bus.ask = ask
+    with pytest.raises(SeedsError, match=why):
+        await bring_new_seeds(bus, "a", tmp_path / "bus")
+
+
+async def test_a_hub_that_is_silent_and_a_folder_without_an_agent_are_named(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    before = make_seeds(tmp_path / "bus", *PROCESSES)
+    with pytest.raises(SeedsError, match="desk does not answer"):
+        await bring_new_seeds(MemoryBus("a.agent"), "a", tmp_path / "bus")
+    assert publics(tmp_path / "bus") == before, "what is in force stays until the hub knows the new ones"
+    (tmp_path / "bus" / "engine.seed").write_text("no seed")
+    with pytest.raises(SeedsError, match="is not there"):
+        await bring_new_seeds(MemoryBus("a.agent"), "a", tmp_path)

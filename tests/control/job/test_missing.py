@@ -1,0 +1,58 @@
+"""Events that the bus has lost do not hold a job up for ever, and their people are not taken for anything."""
+
+from pathlib import Path
+
+import trio
+import trio.testing
+
+from control.job.missing import QUIET_SECONDS
+from tests.control.job.test_coordinator import house
+
+PEOPLE = 600
+
+
+async def test_what_a_broadcaster_told_and_the_bus_lost_is_ambiguous(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with house(tmp_path, PEOPLE, "a", "b") as made:
+        made.puppets["a"].deaf_after = 100
+        made.open()
+
+        async def answer() -> None:
+            while True:
+                await trio.sleep(1)
+                for puppet in made.puppets.values():
+                    accepted = puppet.accepted
+                    left = accepted - sum(puppet.sent.values())
+                    puppet.answers = {"accepted": accepted, "delivered": accepted - left, "deferred": left}
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(answer)
+            began = trio.current_time()
+            await made.run()
+            assert trio.current_time() - began > 2 * QUIET_SECONDS
+            nursery.cancel_scope.cancel()
+    counts = made.board.counts()
+    assert made.sent.total() == PEOPLE
+    assert counts.accepted == PEOPLE
+    assert (counts.deferred, counts.ambiguous) == (0, sum(made.puppets["a"].sent.values()) - 100)
+    assert any("the bus has lost it" in warning for warning in made.board.warnings)
+
+
+async def test_a_slow_broadcaster_is_waited_for(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with house(tmp_path, 300, "a") as made:
+        puppet = made.puppets["a"]
+        puppet.per_second = 0
+        puppet.answers = {"accepted": 300, "deferred": 300}
+        made.open()
+        async with trio.open_nursery() as nursery:
+
+            async def wake() -> None:
+                await trio.sleep(10 * QUIET_SECONDS)
+                puppet.per_second = 500
+
+            nursery.start_soon(wake)
+            await made.run()
+    made.check()
