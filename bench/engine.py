@@ -7,7 +7,8 @@ accepts everything before the gate opens, and tells what acceptance and a full q
 accepts N envelopes, then sends `--messages` of them and stops: time and CPU are of those alone, so that
 runs with different N tell what the depth of the queue costs. `--against postfix` sends the same messages
 through a fresh Postfix that relays to the same sink, accept to last delivery at the sink, and gives the
-ratio.
+ratio. `--bus nats` carries chunks, claims and events over a nats-server beside the sink instead of this
+machine's own bus; publishing the chunks is then part of what is measured.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from bench.sink import Sink, start_sink
 from engine.actors.memory import PathMemory
 from engine.actors.path import path_key
 from engine.app import Engine, open_engine
+from engine.config.bus import BusKind, BusTable
 from engine.config.tables import (
     Config,
     DkimKeyFile,
@@ -37,6 +39,7 @@ from engine.config.tables import (
     NodeTable,
     SiteRule,
 )
+from engine.config.units import HostPort
 from engine.keyring import create_dkim_key
 from engine.model.content import DkimAlgorithm, DkimIdentity
 from engine.model.envelope import Chunk, ChunkEntry
@@ -68,6 +71,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fsync-ms", type=float, default=0.0, help="extra time in each commit")
     parser.add_argument("--queue-first", action="store_true", help="accept everything, then send")
     parser.add_argument("--queued", type=int, default=0, help="accept so many, then send only --messages")
+    parser.add_argument(
+        "--bus", choices=["local", "nats"], default="local", help="what chunks and events cross"
+    )
     parser.add_argument("--against", choices=["postfix"], help="send the same through a peer, too")
     parser.add_argument("--peer-messages", type=int, default=5_000, help="messages for the slower peer")
     parser.add_argument("--folder", type=Path, default=None, help="where the store lives")
@@ -83,8 +89,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         allowed = os.sched_getaffinity(0)
         if pinned:
             machine.pin(0)
-        with _folder(arguments) as folder:
-            facts |= trio.run(_campaign, arguments, folder, sink.address, sink)
+        with _folder(arguments) as folder, _bus(arguments, folder, cpu=1 if pinned else None) as bus:
+            facts |= trio.run(_campaign, arguments, folder, sink.address, sink, bus)
         os.sched_setaffinity(0, allowed)
         if arguments.rtt_ms:
             facts["messages_per_connection_rtt"] = round(
@@ -96,10 +102,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 async def _campaign(
-    arguments: argparse.Namespace, folder: Path, target: tuple[str, int], sink: Sink
+    arguments: argparse.Namespace, folder: Path, target: tuple[str, int], sink: Sink, bus: BusTable
 ) -> dict[str, Any]:
     """One campaign to `target`; done when everything is settled and the sink has it."""
-    config = _config(arguments, folder)
+    config = _config(arguments, folder, bus)
     route = await literal_route(f"{target[0]}:{target[1]}")
     assert isinstance(route, Route)
     content = bench_content(CAMPAIGN, arguments.message_bytes, dkim=_dkim(arguments))
@@ -144,6 +150,7 @@ async def _campaign(
         "domains": arguments.domains,
         "connections": arguments.connections,
         "dkim": arguments.dkim,
+        "bus": arguments.bus,
         "sink": sink.name,
         "durability": durability,
         "seconds": round(seconds, 2),
@@ -161,7 +168,7 @@ async def _submit(engine: Engine, chunks: Iterator[bytes], messages: int, starte
     """Publish encoded chunks with back-pressure; returns the seconds until all were acknowledged."""
     bus, stream = engine.parts.cluster, engine.chunk_stream
     for chunk in chunks:
-        while await bus.pending(stream, "intake") > BACKLOG_CHUNKS:  # it rings no bell
+        while await bus.pending(stream, "intake") > BACKLOG_CHUNKS:  # noqa: ASYNC110 - it rings no bell
             await trio.sleep(0.005)
         await bus.publish(stream, [chunk])
     while engine.counts(CAMPAIGN).accepted < messages:  # noqa: ASYNC110 - nor do the counters
@@ -211,7 +218,7 @@ def _against_postfix(arguments: argparse.Namespace, sink: Sink, ours: dict[str, 
         _folder(arguments) as peer_folder,
         postfix.relaying(peer_folder / "postfix", sink.address) as address,
     ):
-        facts = trio.run(_campaign, fewer, folder, address, sink)
+        facts = trio.run(_campaign, fewer, folder, address, sink, BusTable())
     rate = facts["messages_per_second"]
     return {
         "peer": f"postfix {postfix.version()}",
@@ -227,7 +234,22 @@ def _gate(engine: Engine, config: Config, route: Route) -> PathMemory:
     return engine.parts.path(path_key(source, route.site), route, source, "", trio.current_time())
 
 
-def _config(arguments: argparse.Namespace, folder: Path) -> Config:
+@contextmanager
+def _bus(arguments: argparse.Namespace, folder: Path, *, cpu: int | None) -> Iterator[BusTable]:
+    """The bus of the run; a nats-server shares the sink's core, as it would be on another machine."""
+    if arguments.bus == "local":
+        yield BusTable()
+        return
+    from bench.peers.nats import NatsServer
+
+    with NatsServer(folder / "nats") as server:
+        if cpu is not None:
+            os.sched_setaffinity(server.pid, {cpu})
+        place = HostPort.parse(f"{server.address[0]}:{server.address[1]}")
+        yield BusTable(kind=BusKind.NATS, servers=(place,), seeds="", ca_file="")
+
+
+def _config(arguments: argparse.Namespace, folder: Path, bus: BusTable) -> Config:
     keys = folder / "keys"
     keys.mkdir(mode=0o700)
     dkim: tuple[DkimKeyFile, ...] = ()
@@ -241,6 +263,7 @@ def _config(arguments: argparse.Namespace, folder: Path) -> Config:
         engine=EngineTable(site=(rule,)),
         keys=KeysTable(folder=str(keys), dkim=dkim),
         limits=LimitsTable(),
+        bus=bus,
     )
 
 

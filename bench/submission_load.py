@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from base64 import b64encode
+from contextlib import suppress
 
 import msgspec
 from msgspec import Struct
@@ -142,7 +143,8 @@ def run(load: Load) -> Report:
     threads = [threading.Thread(target=work, args=(first,)) for first in range(load.connections)]
     for thread in threads:
         thread.start()
-    ready.wait()
+    with suppress(threading.BrokenBarrierError):  # one of them says below why
+        ready.wait()
     began = time.monotonic()
     for thread in threads:
         thread.join()

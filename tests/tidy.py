@@ -68,10 +68,7 @@ ROWS = (
     Row("engine", ()),
     Row("engine.mta", ()),
     Row("services", LEVEL_0),
-    *(
-        Row(name, LEVEL_0, (*NOUNS, "cryptography") if name in SECRETS else NOUNS)
-        for name in LEVEL_0
-    ),
+    *(Row(name, LEVEL_0, (*NOUNS, "cryptography") if name in SECRETS else NOUNS) for name in LEVEL_0),
     *(
         Row(name, LEVEL_0, (*NOUNS, "minijinja", "markupsafe") if name == "engine.mta.compose" else NOUNS)
         for name in LEVEL_1

@@ -28,7 +28,7 @@ def adopt(data: str, yes: bool) -> None:
     folder: Path = check_folder(data)
     if not yes:
         click.confirm(
-            "What the original sent since the copy was made will be sent again. Is the original gone for good?",
+            "What the original sent since the copy was made will be sent again. Is it gone for good?",
             abort=True,
         )
     try:

@@ -7,7 +7,6 @@ InputError for what cannot be used, CliError for a bus that is not there.
 """
 
 import fcntl
-import math
 import os
 import re
 import secrets
@@ -29,6 +28,7 @@ from engine.bus.local import LocalBus
 from engine.bus.nkeys import decode_seed
 from engine.config import BusKind, Config, HostPort, UnitError
 from engine.keyring import KeyringError, read_secret
+from engine.observe.logs import configure_logs
 from engine.storage import StorageError
 
 NATS_PORT = 4222
@@ -101,15 +101,19 @@ def bus_of_config(config: Config) -> BusPlace:
 
 @asynccontextmanager
 async def on_bus(
-    place: BusPlace, member: str = "", *, online_seconds: float = ONLINE_SECONDS
+    place: BusPlace, member: str = "", *, online_seconds: float | None = ONLINE_SECONDS
 ) -> AsyncIterator[Bus]:
-    """The bus for the length of the block; without a name as a member that leaves nothing behind."""
+    """The bus for the length of the block; without a name as a member that leaves nothing behind.
+
+    CliError when it does not answer within `online_seconds`; with None it may come later.
+    """
     bus = await _open(place, member or f"{OPERATOR}-{secrets.token_hex(4)}", temporary=not member)
     try:
         async with trio.open_nursery() as nursery:
             await nursery.start(bus.run)
             try:
-                await _until_online(bus, place, online_seconds)
+                if online_seconds is not None:
+                    await _until_online(bus, place, online_seconds)
                 yield bus
             finally:
                 bus.close()
@@ -166,7 +170,7 @@ def _read_seed(name: str) -> str | None:
 
 
 async def _until_online(bus: Bus, place: BusPlace, seconds: float) -> None:
-    with trio.move_on_after(seconds if seconds < math.inf else 1e9):
+    with trio.move_on_after(seconds):
         while not bus.online:  # noqa: ASYNC110 - the bus has no bell for it
             await trio.sleep(0.02)
     if not bus.online:
@@ -229,4 +233,5 @@ def run_on_bus(work: Callable[[], Awaitable[Any]]) -> Any:
                 error = error.exceptions[0]
             raise error from None
 
+    configure_logs("error")  # a command says what it has to say; its output may be JSON
     return trio.run(run)

@@ -20,6 +20,7 @@ from control.cli.keys_facts import cluster_lines, node_facts, node_lines
 from control.config import load
 from engine.bus.api import Bus
 from engine.config import BusKind, Config
+from engine.observe.logs import configure_logs
 from engine.sealing import NODE_BOX, former_of, rotate_box, signer_owner
 from engine.token_ring import load_plan, save_plan, with_new_id, with_start
 
@@ -209,7 +210,8 @@ def rotate_node(named_config: str | None, finish: bool) -> None:
         click.echo(
             f"New keys are registered and in place: {', '.join(processes)}. The old ones are let in, too."
         )
-        click.echo("Start this node's processes anew, then: emass keys rotate-node --finish")
+        click.echo("Start this node anew (`emass stop`, then `emass up`, or systemctl restart emass), then:")
+        click.echo("  emass keys rotate-node --finish")
 
 
 async def _seal_all(config: Config, bus: Bus) -> list[str]:
@@ -267,6 +269,7 @@ def _as_agent(config: Config, work: Callable[[Bus], Awaitable[T]]) -> T:
 
 def _run(work: Callable[[], Awaitable[T]], trouble: type[Exception]) -> T:
     """The result, or the one error that a nursery may have wrapped."""
+    configure_logs("error")
     try:
         return trio.run(work)
     except BaseExceptionGroup as group:

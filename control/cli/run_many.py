@@ -5,7 +5,6 @@ have taken they go on sending, and `--resume` takes up where it was left, or ano
 `emass campaign pause`. Touches: the job's folder (ledger, addresses), the bus. Raises CliError.
 """
 
-import math
 import signal
 import sys
 from collections import Counter
@@ -122,7 +121,7 @@ class ManyRun:
             expires_at=self._job.expires_at,
             refuse=self._refuse,
         )
-        async with on_bus(self._place, member, online_seconds=math.inf) as bus:
+        async with on_bus(self._place, member, online_seconds=None) as bus:
             coordinator = Coordinator(
                 bus,
                 board,

@@ -1,10 +1,10 @@
 """`--broadcasters a=2,b=1`: who gets work of a job, and by what weight. Pure; raises InputError."""
 
 from control.cli.errors import InputError
+from control.job.outcomes import BROADCASTERS_MAX
 from engine.bus.api import check_name
 
 WEIGHT_MAX = 1_000.0
-SHARES_MAX = 127  # control.job.outcomes: seven bits a person
 
 
 def parse_shares(text: str) -> dict[str, float]:
@@ -22,6 +22,6 @@ def parse_shares(text: str) -> dict[str, float]:
         if name in shares:
             raise InputError(f"--broadcasters {part}: {name} stands there twice")
         shares[name] = weight
-    if len(shares) > SHARES_MAX:
-        raise InputError(f"--broadcasters: {len(shares)} are too many, at most {SHARES_MAX}")
+    if len(shares) > BROADCASTERS_MAX:
+        raise InputError(f"--broadcasters: {len(shares)} are too many, at most {BROADCASTERS_MAX}")
     return shares

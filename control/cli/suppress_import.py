@@ -2,7 +2,7 @@
 
 The file is read and hashed (`suppress_list`); then its keys go, in order, to a running engine over the bus,
 which acknowledges what is durable there, else into the store under the writer's lock, a synced commit for
-each 20,000 keys. Lines that are no address go to a verdict file.
+each 20,000 keys; or to every engine of a cluster. Lines that are no address go to a verdict file.
 
 On trouble: what was written stays, and the same import again does no harm: it begins anew and finds the
 rest. What is on the bus when we die is applied all the same.
@@ -24,7 +24,9 @@ from rich.progress import Progress as RichProgress
 
 from control.cli.adaptation import author
 from control.cli.ask import ask, ask_engine, config_option, data_option, json_option
+from control.cli.cluster_bus import bus_options
 from control.cli.errors import CliError
+from control.cli.suppress_cluster import find_cluster, say
 from control.cli.suppress_list import Piles, Show, read_into
 from control.cli.suppress_store import (
     REASONS,
@@ -58,6 +60,7 @@ QUIET_SECONDS, REDRAW_SECONDS, LINE_SECONDS = 1.0, 0.1, 5.0
 @note_option
 @click.option("--refused", "verdicts", metavar="FILE", help="Default: FILE.refused.csv.")
 @data_option
+@bus_options
 @config_option
 @json_option
 def import_file(
@@ -68,6 +71,9 @@ def import_file(
     note: str,
     verdicts: str | None,
     data: str,
+    bus_text: str,
+    bus_seed: str,
+    bus_ca: str,
     named_config: str | None,
     as_json: bool,
 ) -> int:
@@ -79,8 +85,9 @@ def import_file(
     Example:
       emass suppress import suppressed.csv --note "from the old system"
     """
-    folder, source = data_folder(data), Path(path)
-    hasher = hasher_of(folder, named_config)
+    cluster, source = find_cluster(data, bus_text, bus_seed, bus_ca, named_config), Path(path)
+    folder = cluster.folder if cluster else data_folder(data)
+    hasher = cluster.hasher() if cluster else hasher_of(folder, named_config)
     scope, why = scope_of(scope_text), reason_of(reason)
     said, at_ms = source_of(author(), note or source.name), now_ms()
 
@@ -94,10 +101,16 @@ def import_file(
         with VerdictFile(Path(verdicts or f"{path}.refused.csv")) as verdict_file:
             tally = read_into(piles, source, address_column, hasher, verdict_file, display.show)
         orders = (order(keys) for keys in piles.cut())
-        engine = ask(folder, command="suppressions")
-        if engine is None:
+        engine = None if cluster else ask(folder, command="suppressions")
+        if cluster:
+
+            def show(keys: int) -> None:
+                display.show(f"{keys:,} of {tally.keys:,} published", keys / tally.keys)
+
+            done: dict[str, Any] = cluster.carry_out_all(orders, show) | {"added": None}
+        elif engine is None:
             applied = _write(folder, hasher, orders, tally.keys, display.show)
-            done: dict[str, Any] = {"through": "store", "added": applied.added, "changed": applied.changed}
+            done = {"through": "store", "added": applied.added, "changed": applied.changed}
         else:
             if engine["key_check"] != hasher.check.hex():
                 raise CliError("the engine that runs there has another master key: name its --config")
@@ -116,7 +129,7 @@ def import_file(
         return 0
     doubled = tally.keys - piles.keys
     click.echo(
-        f"{piles.keys:,} suppressed, {done['added']:,} of them new"
+        (say(done) if cluster else f"{piles.keys:,} suppressed, {done['added']:,} of them new")
         + (f"; {doubled:,} lines were doubled" if doubled else "")
         + (
             f"; {verdict_file.count:,} lines were refused: see {verdict_file.path}"

@@ -10,6 +10,7 @@ refuses is said in its words.
 """
 
 import contextlib
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -40,6 +41,8 @@ from engine.sealing import NODE_BOX, load_boxes, tokens_bound
 from engine.token_ring import decode_ring, save_ring
 
 CONFIG_FILE = "emass.toml"
+LATE_SECONDS = 3.0  # a server reads of a new code a moment after it was made
+LATE_PAUSE_SECONDS = 0.2
 ANSWER_SECONDS = 20.0  # the hub writes, reloads its server and seals keys before it answers
 
 
@@ -101,7 +104,11 @@ def _keep(keys: Path, answer: JoinAnswer) -> None:
 
 def _meet(code: JoinCode) -> bytes:
     """The certificate of the right server, in PEM. Raises JoinError."""
+    end = time.monotonic() + LATE_SECONDS
     came = knock(code.server.host, code.server.port, code.seed, code.fingerprint)
+    while came.answer is Answer.REFUSED and time.monotonic() < end:
+        time.sleep(LATE_PAUSE_SECONDS)
+        came = knock(code.server.host, code.server.port, code.seed, code.fingerprint)
     match came.answer:
         case Answer.LET_IN:
             return came.certificate

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 
 from control.job.cutting import Cut, chunk_id, chunk_number
 from control.job.ledger import ChunkLine, Ledger
-from control.job.outcomes import Outcomes
+from control.job.outcomes import BROADCASTERS_MAX, Outcomes
 from control.job.roster import Roster
 from control.job.spreading import Standing, Unclaimed
 from control.job.telling import Teller
@@ -190,7 +190,7 @@ class Board:
                 self.unfinished(name),
                 self.teller(name).speed.per_second,
             )
-            for name in sorted(self.weights or self.roster.names())
+            for name in sorted(self.weights or self.roster.names())[:BROADCASTERS_MAX]
         ]
 
     def is_open(self, name: str, now: float) -> bool:

@@ -107,18 +107,8 @@ class Coordinator:
     async def run(self, look: Callable[[], bool] = lambda: False) -> None:
         """Until all is over, `look` (called at each tick) says so, or `stop` is set."""
         board = self.board
-        self.state = await announce(self._bus, self._content.campaign, by=self._author, at=time.time())
-        await self._compare_claims()
         async with trio.open_nursery() as nursery:
-            for table, hear in (
-                (STATUS, self._hear_status),
-                (CLAIMS, self._hear_claim),
-                (CAMPAIGNS, self._hear_campaign),
-                (RETIRED, board.hear_retired),
-            ):
-                nursery.start_soon(self._heed, table, hear)
-            nursery.start_soon(self._feed)
-            nursery.start_soon(self._look_after)
+            nursery.start_soon(self._begin, nursery)
             while True:
                 for name in board.names() - self._followed:
                     self._followed.add(name)
@@ -134,6 +124,20 @@ class Coordinator:
             nursery.cancel_scope.cancel()
         board.finish_chunks()
         board.ledger.sync()
+
+    async def _begin(self, nursery: trio.Nursery) -> None:
+        """Everything that wants the bus, which may not be there yet."""
+        self.state = await announce(self._bus, self._content.campaign, by=self._author, at=time.time())
+        await self._compare_claims()
+        for table, hear in (
+            (STATUS, self._hear_status),
+            (CLAIMS, self._hear_claim),
+            (CAMPAIGNS, self._hear_campaign),
+            (RETIRED, self.board.hear_retired),
+        ):
+            nursery.start_soon(self._heed, table, hear)
+        nursery.start_soon(self._feed)
+        nursery.start_soon(self._look_after)
 
     # --- hearing -------------------------------------------------------------------------------------------
 
@@ -205,6 +209,8 @@ class Coordinator:
 
     async def _publish_again(self) -> None:
         """What was on its way when the last coordinator died: twice in one stream is taken once."""
+        if self.state.state is Wanted.CANCEL:
+            return
         for chunk in list(self.board.unclaimed(trio.current_time())):
             if chunk.targets:
                 await self._publish(chunk.number, chunk.targets[-1])
@@ -263,23 +269,28 @@ class Coordinator:
         payload = self.board.payloads.get(number)
         if payload is None:
             return  # it was accepted meanwhile
-        if name not in self._prepared:
-            await self._prepare(name, self.board.roster.status(name))
-            await self._bus.publish(f"chunks.{name}", [await self._content_payload()])
-            self._prepared.add(name)
-        claimed = self.board.ledger[number].claimed
-        if claimed is None:
-            self.board.give(number, name, trio.current_time())
-            self.board.ledger.sync()
-        elif claimed[0] != name:
-            return
         try:
+            await self._introduce(name)
+            claimed = self.board.ledger[number].claimed
+            if claimed is None:
+                self.board.give(number, name, trio.current_time())
+                self.board.ledger.sync()
+            elif claimed[0] != name:
+                return
             await self._bus.publish(f"chunks.{name}", [payload])
         except BusFull as error:
             self.board.close_for(name, trio.current_time() + FULL_SECONDS)
             log.warning("the bus takes no chunk", broadcaster=name, why=str(error))
-            if self.board.ledger[number].claimed is None:
+            line = self.board.ledger[number]
+            if line.claimed is None and name in line.targets:
                 self.board.take_back(number, name)
+
+    async def _introduce(self, name: str) -> None:
+        """What a broadcaster wants before its first chunk: keys and the content. Raises BusFull."""
+        if name not in self._prepared:
+            await self._prepare(name, self.board.roster.status(name))
+            await self._bus.publish(f"chunks.{name}", [await self._content_payload()])
+            self._prepared.add(name)
 
     async def _content_payload(self) -> bytes:
         data = encode_content(self._content)
@@ -310,10 +321,11 @@ class Coordinator:
 
     async def _compare_claims(self) -> None:
         """Every claim of ours on the bus into the ledger, and those that it has lost back onto it."""
+        ours = list(self.board.claims())  # before the bus is read: what is heard meanwhile is not lost
         known = await self._bus.read_all(CLAIMS)
         for key, value in known.items():
             self.board.hear_claim(key, value)
-        lost = [(key, value) for key, value in self.board.claims() if key not in known]
+        lost = [(key, value) for key, value in ours if key not in known]
         if not lost:
             self.board.forgotten.clear()
             return

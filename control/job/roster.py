@@ -15,6 +15,7 @@ from msgspec import Struct
 LIVE_SECONDS = 10.0  # five of an engine's rows missed
 LIVE_INTERVALS = 5.0  # where they come more seldom
 SPEED_SECONDS = 8.0  # how far back a measured speed reaches, about
+FIRST_SECONDS = 2.0  # events come in bursts: less tells nothing
 PROCESS = "engine"
 
 
@@ -139,12 +140,13 @@ class Speed:
             self.start(done, now)
             return
         seconds = now - self._at
-        if seconds <= 0:
-            return
-        measured = (done - self._done) / seconds
-        weight = 1.0 - math.exp(-seconds / SPEED_SECONDS)
-        if self.per_second is not None:
-            self.per_second += (measured - self.per_second) * weight
-        elif done > self._done:  # before its first envelope it was not measured, only waited for
-            self.per_second = measured
-        self._at, self._done = now, done
+        if self.per_second is None:
+            if done == self._done:  # before its first envelope it is not measured, only waited for
+                self.start(done, now)
+            elif seconds >= FIRST_SECONDS:
+                self.per_second = (done - self._done) / seconds
+                self.start(done, now)
+        elif seconds > 0:
+            measured = (done - self._done) / seconds
+            self.per_second += (measured - self.per_second) * (1.0 - math.exp(-seconds / SPEED_SECONDS))
+            self.start(done, now)

@@ -12,6 +12,7 @@ Touches: both buses, the files of the keys folder but for the signers' box. On c
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,11 @@ class KeyKeeper:
         if self._alone:
             self._differs(self._folder / PLAN_FILE)
             return
+        if os.geteuid() == 0 and self._parts.dkim_keys.user is None:
+            log.info(
+                "signer processes run as root: there is no such user of their own",
+                signer_user=self._parts.config.keys.signer_user,
+            )
         if not self._box.exists():
             create_box(self._box)
         self._boxes = load_boxes(self._box)
@@ -173,8 +179,9 @@ class KeyKeeper:
     def _use(self, ring: TokenRing) -> None:
         if ring != self._ring:
             self._parts.use_ring(ring)
+            if self._ring is not None:
+                log.info("new token keys are in force", ids=sorted(ring.keys), current=ring.current)
             self._ring = ring
-            log.info("token keys are in force", ids=sorted(ring.keys), current=ring.current)
 
     # --- files -----------------------------------------------------------------------------------------
 

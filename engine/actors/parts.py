@@ -188,7 +188,9 @@ class Parts:
         self._warm_ups: dict[tuple[str, str], WarmUpAccount] = {}
         self.prepared_octets = 0
         self.connection_numbers = count(1)  # a name is never used twice, whatever restarts
-        self._contents: dict[tuple[int, int], CompiledContent | RawContent] = {}  # by campaign and token key id
+        self._contents: dict[
+            tuple[int, int], CompiledContent | RawContent
+        ] = {}  # by campaign and token key id
 
     def note(self, event: Adapted) -> None:
         """Keep a change for the journal, where the next site that looks hands it on, and for who asks."""
@@ -342,10 +344,8 @@ class Parts:
             if len(self._contents) >= CONTENTS_COMPILED_MAX:
                 self._contents.pop(next(iter(self._contents)))
             tokens = TokenKeys(key_id, self.tokens.keys)
-            if content.raw:
-                found = RawContent(content, tokens)
-            else:
-                found = compile_content(content, tokens)
+            compiled = RawContent if content.raw else compile_content
+            found = compiled(content, tokens)
             self._contents[campaign, key_id] = found
         return found
 

@@ -245,5 +245,12 @@ class Fitness:
 
 
 def needs_one_click(content: Content) -> bool:
-    """Bulk mail that nobody could unsubscribe from (RFC 8058 is a promise of this engine)."""
-    return content.message_class is not MessageClass.TRANSACTIONAL and not content.unsubscribe_host
+    """Bulk mail that nobody could unsubscribe from (RFC 8058 is a promise of this engine).
+
+    Each raw message is looked at when it is composed.
+    """
+    return (
+        not content.raw
+        and content.message_class is not MessageClass.TRANSACTIONAL
+        and not content.unsubscribe_host
+    )

@@ -184,23 +184,37 @@ async def read_all(jetstream: JetStream, spec: StreamSpec, subjects: str = "") -
     """Every message that a stream keeps, of those subjects; none when it is not there."""
     if await jetstream.look(spec) is None:
         return []
-    position = 0
+    position = end = 0
 
-    async def place(_: StreamInfo) -> int:
+    async def place(info: StreamInfo) -> int:
+        nonlocal end
+        end = end or info.state.last_seq
         return position
+
+    async def is_whole() -> bool:
+        """Whether nothing of what was there can be behind what has come; rows may have moved there."""
+        nonlocal end
+        info = await jetstream.info(spec)
+        end = info.state.last_seq
+        return position >= end or (not subjects and len(seen) >= info.state.messages)
 
     reader = Reader(jetstream, spec, place, subjects=subjects)
     found: list[Item] = []
+    seen: set[str] = set()
     try:
         await reader.attach()
-        if reader.pending_at_start:
-            while not found or found[-1].pending:
-                with trio.move_on_after(LOOK_SECONDS) as late:
-                    found += await reader.next(PULL_MESSAGES)
-                    position = found[-1].seq
-                if late.cancelled_caught:  # what was there may have been dropped meanwhile
-                    if await jetstream.following(spec, subjects or spec.subjects, position + 1) is None:
-                        break
+        while reader.pending_at_start:
+            with trio.move_on_after(LOOK_SECONDS) as late:
+                items = await reader.next(PULL_MESSAGES)
+                found += items
+                seen.update(item.subject for item in items)
+                position = items[-1].seq
+            if late.cancelled_caught:
+                if await jetstream.following(spec, subjects or spec.subjects, position + 1) is None:
+                    break  # what was there was dropped meanwhile
+            # The server's count alone does not do: of a table that changes meanwhile it may never be 0.
+            elif not found[-1].pending or (position >= end and await is_whole()):
+                break
     finally:
         reader.detach()
     return found

@@ -26,6 +26,7 @@ from engine.bus.nats_jetstream import (
     MESSAGE_ID,
     WRONG_LAST_SEQUENCE,
     JetStream,
+    Message,
     Refused,
     StreamInfo,
     StreamSpec,
@@ -33,6 +34,8 @@ from engine.bus.nats_jetstream import (
 from engine.bus.nats_names import key_of, table_name, table_subject, table_subjects
 from engine.bus.nats_reader import PULL_MESSAGES, Item, Reader, read_all
 from engine.runtime.clock import Clock
+
+UNREADABLE = Row(b"", "", None)
 
 log = structlog.get_logger("bus")
 
@@ -67,11 +70,13 @@ class Tables:
     async def read_all(self, table: str) -> dict[str, bytes]:
         found: dict[str, bytes] = {}
         for item in await read_all(self.jetstream, self.spec(table)):
-            value = _row_of(item).value
-            if value is None:
+            row = _row_of(item)
+            if row is UNREADABLE:
+                continue
+            if row.value is None:
                 found.pop(key_of(item.subject), None)
             else:
-                found[key_of(item.subject)] = value
+                found[key_of(item.subject)] = row.value
         return found
 
     async def put(self, table: str, key: str, value: bytes) -> None:
@@ -130,7 +135,7 @@ class Tables:
 
     async def _row(self, spec: StreamSpec, subject: str) -> tuple[int, Row] | None:
         message = await self.jetstream.last(spec, subject)
-        return None if message is None else (message.seq, unpack_row(message.data))
+        return None if message is None else (message.seq, _row_of(message))
 
 
 class Position(Struct, frozen=True, array_like=True):
@@ -163,13 +168,15 @@ class NatsWatch:
         return self
 
     async def __anext__(self) -> tuple[str, bytes | None]:
-        if self._items:
-            await trio.lowlevel.checkpoint()
-        else:
-            self._items.extend(await self._reader.next(PULL_MESSAGES))
-        item = self._items.popleft()
-        self._position = Position(self._position.bus, item.seq, self._tables.clock.now())
-        return key_of(item.subject), _row_of(item).value
+        await trio.lowlevel.checkpoint()
+        while True:
+            if not self._items:
+                self._items.extend(await self._reader.next(PULL_MESSAGES))
+            item = self._items.popleft()
+            self._position = Position(self._position.bus, item.seq, self._tables.clock.now())
+            row = _row_of(item)
+            if row is not UNREADABLE:  # what was known of the key holds
+                return key_of(item.subject), row.value
 
     async def _place(self, info: StreamInfo) -> int:
         bus = await self._tables.identity.read()
@@ -184,5 +191,14 @@ class NatsWatch:
         return at.seq
 
 
-def _row_of(item: Item) -> Row:
-    return unpack_row(item.data)
+def _row_of(message: Item | Message) -> Row:
+    """The row of a message; UNREADABLE for what no member of ours wrote.
+
+    A server sends its answers wherever a request says, also to the subject of a row.
+    """
+    try:
+        key_of(message.subject)
+        return unpack_row(message.data)
+    except ValueError as error:
+        log.error("a row cannot be read and counts as none", subject=message.subject[:200], why=str(error))
+        return UNREADABLE

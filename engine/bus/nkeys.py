@@ -63,7 +63,8 @@ def sign(seed: str, nonce: bytes) -> bytes:
 
 def verified(public: str, data: bytes, signature: bytes) -> bool:
     """Whether the holder of that public key's seed signed `data`. Raises ValueError for no public key."""
-    key = Ed25519PublicKey.from_public_bytes(_strip(check_public(public), PUBLIC_TEXT_LENGTH, "public key")[1:])
+    octets = _strip(check_public(public), PUBLIC_TEXT_LENGTH, "public key")[1:]
+    key = Ed25519PublicKey.from_public_bytes(octets)
     try:
         key.verify(signature, data)
     except InvalidSignature:

@@ -63,12 +63,11 @@ class SubmissionTable(Table, frozen=True):
 
     listen: tuple[HostPort, ...] = (HostPort.parse("127.0.0.1:587"),)  # STARTTLS before anything else
     listen_tls: tuple[HostPort, ...] = ()  # TLS from the first octet (RFC 8314), port 465
-    hostname: str = ""  # said in the greeting and in Received; empty = that of the certificate's machine
+    hostname: str = ""  # said in the greeting and in Received; empty = this machine's
     tls_cert: str = ""  # PEM, chain included; relative to the file
     tls_key: str = ""
     accounts: str = "accounts.json"  # relative to the keys folder
     workers: int = 1  # processes
-    broadcaster: str = ""  # whose engine sends it; empty = this node's
     size_max: Size = Size(RAW_OCTETS_MAX)
     recipients_max: int = 100  # of one message; RFC 5321 4.5.3.1.8 wants at least that
     fan_out_max: Size = Size(256 * OCTETS["MB"])  # size times recipients: each gets a copy in the queue

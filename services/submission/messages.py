@@ -61,9 +61,12 @@ class Trace(Struct, frozen=True):
 
 
 def prepare_message(
-    message: bytes, trace: Trace, domains: Collection[str], *, smtputf8: bool
+    message: bytes, trace: Trace, domains: Collection[str], *, smtputf8: bool, one_click: bool = False
 ) -> Prepared | Refusal:
-    """A client's message as it goes on, or why it does not. `domains` are those that it may be from."""
+    """A client's message as it goes on, or why it does not.
+
+    `domains` are those that it may be from; `one_click`: it is of a class that has to offer that.
+    """
     refusal = _unsendable(message)
     if refusal is not None:
         return refusal
@@ -74,6 +77,9 @@ def prepare_message(
     refusal = _misleading(message, header, smtputf8=smtputf8)
     if refusal is not None:
         return refusal
+    if one_click and not header.one_click:
+        text = "mail of this account's class offers one-click unsubscribe (RFC 8058 3.1)"
+        return Refusal(550, "5.7.1", text)
     authors = author_domains(header.values(b"from")[0])
     senders = header.values(b"sender")
     claimed = (*authors, *(author_domains(senders[0]) or ("",) if senders else ()))

@@ -22,10 +22,11 @@ from engine.keyring import KeyringError
 from engine.model.single import single_stream
 from engine.storage import StorageError
 from services.submission.accounts import Accounts, AccountsError
+from services.submission.answers import Desk
 from services.submission.bus import open_bus
 from services.submission.config import SubmissionTable
 from services.submission.publishing import Publisher
-from services.submission.session import Desk, SubmissionSession
+from services.submission.session import SubmissionSession
 
 BACKLOG = 1_024
 STOP_SECONDS = 10.0  # for messages in hand to become durable
@@ -58,7 +59,7 @@ async def serve(
     assert bus is not None
     # Its lines name addresses and repeat what clients say, one for each command.
     logging.getLogger("mail.log").setLevel(logging.CRITICAL)
-    stream = single_stream(table.broadcaster or config.node.name)
+    stream = single_stream(config.node.name)
     publisher = Publisher(bus, stream, float(table.durable_timeout))
     desk = Desk(table, accounts, publisher, bus, table.hostname or socket.getfqdn())
     try:

@@ -35,10 +35,17 @@ async def test_all_messages_are_handed_in_once(tmp_path: Path, facts: dict[str, 
     assert report.seconds > 0
 
 
-def test_a_listener_that_is_not_there_is_an_error(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_a_listener_that_is_not_there_is_an_error() -> None:
     load = Load(
-        **{"host": "127.0.0.1", "port": 1, "account": "a", "password": "b", "sender": "c@d.test"},  # type: ignore[arg-type]
-        **{"recipient": "e@f.test", "messages": 1, "connections": 1, "message_bytes": 1},  # type: ignore[arg-type]
+        host="127.0.0.1",
+        port=1,
+        account="a",
+        password="b",
+        sender="c@d.test",
+        recipient="e@f.test",
+        messages=1,
+        connections=1,
+        message_bytes=1,
     )
-    with pytest.raises(Exception, match="refused|Barrier|failed"):
+    with pytest.raises(RuntimeError, match="a client failed"):
         main([msgspec.json.encode(load).decode()])

@@ -25,6 +25,7 @@ ORDER = [
     "presence",
     "campaign_states",
     "intake",
+    "single_intake",
     "sources",
     "sweeping",
     "metering",

@@ -26,6 +26,9 @@ START_SECONDS_MAX = 20.0
 STOP_SECONDS_MAX = 5.0
 POLL_SECONDS = 0.02
 
+# Kills the server when our end of its standard input closes: when the tests die.
+GUARD = 'cat >/dev/null; kill -9 "$0"'
+
 CONFIG = """\
 server_name: "{name}"
 listen: "{host}:{port}"
@@ -49,6 +52,7 @@ class NatsServer:
         self._http_port = free_port(HOST)
         self._program = home("nats") / "usr/sbin/nats-server"
         self._process: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
         head = CONFIG.format(name=name, host=HOST, port=self.port, http_port=self._http_port, folder=folder)
         (folder / "nats.conf").write_text(head + more)
@@ -75,10 +79,11 @@ class NatsServer:
     def start(self, *, wait: bool = True) -> None:
         """Start it over whatever its store holds; with `wait` until it answers."""
         command = [str(self._program), "-c", str(self.folder / "nats.conf")]
-        if (guard := shutil.which("setpriv")) is not None:
-            command = [guard, "--pdeathsig", "KILL", *command]  # it does not outlive the tests
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self._guard = subprocess.Popen(
+            ["/bin/sh", "-c", GUARD, str(self._process.pid)], stdin=subprocess.PIPE
+        )
         if wait:
             self.wait_ready()
 
@@ -99,14 +104,23 @@ class NatsServer:
     def kill(self) -> None:
         """kill -9, and wait until it is gone."""
         if self._process is not None:
+            self._end_guard()
             self._process.kill()
             self._process.wait()
 
     def stop(self) -> None:
         """Ask it to end, politely."""
         if self._process is not None:
+            self._end_guard()
             self._process.terminate()
             self._process.wait(STOP_SECONDS_MAX)
+
+    def _end_guard(self) -> None:
+        """Before the server is gone, and its number somebody else's."""
+        if self._guard is not None:
+            self._guard.kill()
+            self._guard.communicate()
+            self._guard = None
 
     def freeze(self) -> None:
         """Stop its process where it stands: it holds its connections and says nothing."""

@@ -22,8 +22,8 @@ from engine.config.units import HostPort
 from engine.model.content import DkimAlgorithm
 from engine.model.single import SubmitSingle, decode_single
 from services.submission.accounts import Account, hash_password, write_accounts
+from services.submission.answers import Desk
 from services.submission.config import DkimRule, DomainRule, SubmissionTable
-from services.submission.session import Desk
 from services.submission.worker import serve
 from tests.fakes.memory_bus import MemoryBus
 

@@ -1,6 +1,8 @@
 """One job over three engines on one bus: every address is accounted for, whoever is killed meanwhile."""
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from bench.world.records import read_records
 from tests.fakes.broadcasters import Fleet, ManyJob, check_report
 from tests.fakes.campaigns import emass
 from tests.fakes.kill_nine import calm_world, record_octets, unquiet_world
+from tests.fakes.nats_server import NatsServer
 
 BUS = ("--bus", "local:bus")
 FINISH_SECONDS = 120.0
@@ -123,3 +126,66 @@ async def test_a_pause_and_a_suppression_act_on_all_broadcasters(tmp_path: Path)
     assert not {one.lower() for one in victims} & set(received)
     assert report["delivered"] == 2_980
     assert effective["effective_seconds"] < 2
+
+
+@pytest.mark.slow
+@pytest.mark.peers
+async def test_a_signed_job_over_nats_outlives_its_server(
+    tmp_path: Path, require_peer: Callable[[str], None]
+) -> None:
+    require_peer("nats")
+    record = tmp_path / "record"
+    with NatsServer(tmp_path / "nats") as server:
+        where = f"127.0.0.1:{server.port}"
+        async with world_process(unquiet_world(6), record=record) as world:
+            job = ManyJob(tmp_path, world.addresses(3_000, 6), bus=where, signed=True)
+            with Fleet(tmp_path, world, ("a", "b"), server=where) as fleet:
+                fleet.start("a", "b")
+                with job.start() as sending:
+                    await until_received(record, SHARED_OCTETS)
+                    server.kill()
+                    await trio.sleep(1.0)
+                    server.start()
+                    assert await sending.wait(FINISH_SECONDS) == 0, sending.said()
+                    report = sending.report()
+    received = check_report(world, job, report, record)
+    assert (report["deferred"], report["ambiguous"], report["warnings"]) == (0, 0, [])
+    assert not any(each["differs"] for each in report["broadcasters"])
+    expected = {one.email.lower() for one in job.people if world.spec.predict(one.email).final == "delivered"}
+    assert set(received) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.peers
+async def test_a_bus_that_is_restored_from_an_old_copy_loses_and_doubles_nobody(
+    tmp_path: Path, require_peer: Callable[[str], None]
+) -> None:
+    require_peer("nats")
+    record = tmp_path / "record"
+    with NatsServer(tmp_path / "nats") as server:
+        where = f"127.0.0.1:{server.port}"
+        async with world_process(unquiet_world(7), record=record) as world:
+            job = ManyJob(tmp_path, world.addresses(6_000, 7), bus=where)
+            with Fleet(tmp_path, world, ("a", "b"), server=where) as fleet:
+                fleet.start("a", "b")
+                with job.start() as sending:
+                    await until_received(record, SHARED_OCTETS // 2)
+                    server.kill()
+                    shutil.copytree(server.folder / "store", tmp_path / "old")
+                    server.start()
+                    await until_received(record, 2 * SHARED_OCTETS)
+                    server.kill()
+                    server.wipe()
+                    shutil.copytree(tmp_path / "old", server.folder / "store")
+                    server.start()
+                    assert await sending.wait(FINISH_SECONDS) == 0, sending.said()
+                    report = sending.report()
+    received = check_report(world, job, report, record)
+    # Whoever notices first puts claims back: an engine, or the coordinator.
+    said = [*report["warnings"], *((tmp_path / f"{name}.log").read_text() for name in ("a", "b"))]
+    assert any("the bus has forgotten" in each for each in said)
+    assert (report["deferred"], sum(received.values()) >= report["delivered"]) == (0, True)
+    rows = job.addresses()
+    for one in job.people:
+        if world.spec.predict(one.email).final == "delivered":
+            assert received[one.email.lower()] or rows[one.email.lower()]["state"] == "ambiguous"

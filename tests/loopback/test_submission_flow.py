@@ -7,8 +7,6 @@ it got. Swaks is the client; dkimpy judges the signatures.
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -19,54 +17,25 @@ import structlog
 import trio
 
 from bench.peers import missing
-from bench.peers.certificate import self_signed
-from bench.peers.swaks import swaks_command
 from engine.app import Engine, open_engine
 from engine.bus.api import Subscription
 from engine.config import load_config
-from engine.keyring import create_dkim_key
 from engine.model.event import AttemptEvent, Delivered, Suppressed, decode_events
 from engine.model.single import message_number
 from engine.mta.compose.token import verify
 from engine.mta.policy.suppression import EVERYWHERE, Reason, SuppressionOrder
-from engine.runtime.supervised import READY_VARIABLE
-from services.submission.accounts import write_accounts
 from tests.fakes.engine_house import host_route, until
-from tests.fakes.smtp_peer import ModelPeer
-from tests.fakes.submission_house import PASSWORD, an_account, free_port
+from tests.fakes.nats_server import NatsServer
+from tests.fakes.submission_place import Place, Receiver
 
 pytestmark = [pytest.mark.slow, pytest.mark.peers]
 
-CONFIG = """
-[node]
-name = "node"
-data = "data"
-
-[limits]
-spool_map = "256 MB"
-disk_refuse = "32 MB"
-disk_stop = "16 MB"
-ballast = "1 MB"
-
-[[engine.source]]
-name = "out"
-ehlo_name = "mail.shop.test"
-
-[[keys.dkim]]
-name = "shop"
-file = "shop.pem"
-
-[submission]
-listen = ["127.0.0.1:{port}"]
-hostname = "mail.shop.test"
-tls_cert = "certificate.pem"
-tls_key = "key.pem"
-workers = {workers}
-
-[[submission.domain]]
-name = "shop.test"
-return_path = "bounce.shop.test"
-dkim = [{{ key = "shop", selector = "s1" }}]
+NATS = """
+[bus]
+kind = "nats"
+servers = ["{0[0]}:{0[1]}"]
+seeds = ""
+ca_file = ""
 """
 LETTER = (
     b"From: Ann <ann@shop.test>\r\nTo: b@x.test\r\nBcc: c@x.test\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\n"
@@ -74,94 +43,6 @@ LETTER = (
     b"Gr\xc3\xbc\xc3\x9fe \r\n.dot\r\n..dots\r\n\r\nend\r\n\r\n"
 )
 BODY = LETTER[LETTER.index(b"\r\n\r\n") :]
-
-
-class Receiver:
-    """Keeps every message: (MAIL FROM, recipient, content)."""
-
-    def __init__(self, *extensions: str) -> None:
-        self.port = 0
-        self.accepted: list[tuple[str, str, bytes]] = []
-        self._extensions = extensions
-
-    async def serve(self, stream: trio.SocketStream) -> None:
-        peer = ModelPeer(*self._extensions)
-        with suppress(trio.BrokenResourceError):
-            await stream.send_all(peer.banner())
-            async for data in stream:
-                answer = peer.receive(data)
-                for sender, people, content in peer.accepted:
-                    if "CHUNKING" not in self._extensions:
-                        content = (b"\r\n" + content).replace(b"\r\n..", b"\r\n.")[2:]  # noqa: PLW2901
-                    self.accepted.append((sender, people[0], content))
-                peer.accepted.clear()
-                await stream.send_all(answer)
-                if peer.closed:
-                    break
-        await stream.aclose()
-
-    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        self.port = listener.socket.getsockname()[1]
-        task_status.started()
-        await trio.serve_listeners(self.serve, [listener])
-
-
-class Place:
-    """A node's folder, its submission process and its engine."""
-
-    def __init__(self, folder: Path, workers: int) -> None:
-        self.folder = folder
-        self.port = free_port()
-        self.file = folder / "emass.toml"
-        self.file.write_text(CONFIG.format(port=self.port, workers=workers))
-        (folder / "keys").mkdir(mode=0o700)
-        self.record = create_dkim_key(folder / "keys" / "shop.pem")
-        self_signed("127.0.0.1").write(folder)
-        write_accounts(folder / "keys" / "accounts.json", {"ann": an_account()})
-
-    def dns(self, name: bytes, timeout: int = 5) -> bytes:
-        assert name.rstrip(b".") == b"s1._domainkey.shop.test"
-        return self.record.encode()
-
-    @asynccontextmanager
-    async def submission(self) -> AsyncIterator[trio.Process]:
-        """The process, ready; ended by its lifeline."""
-        ready, told = os.pipe()
-        process = await trio.lowlevel.open_process(
-            [sys.executable, "-m", "services.submission", "--supervised", str(self.file)],
-            stdin=subprocess.PIPE,
-            env={**os.environ, READY_VARIABLE: str(told)},
-            pass_fds=(told,),
-        )
-        os.close(told)
-        try:
-            async with trio.lowlevel.FdStream(ready) as pipe:
-                with trio.fail_after(60):
-                    assert await pipe.receive_some(64) == b"ready\n"
-            yield process
-            assert process.stdin is not None
-            await process.stdin.aclose()
-            with trio.fail_after(30):
-                assert await process.wait() == 0
-        finally:
-            if process.returncode is None:
-                process.kill()
-                with trio.CancelScope(shield=True):
-                    await process.wait()
-
-    async def swaks(self, to: str, letter: bytes, *options: str) -> str:
-        """Run it; what it said."""
-        data = self.folder / "letter.eml"
-        stuffed = (b"\r\n" + letter).replace(b"\r\n.", b"\r\n..")[2:]
-        await trio.Path(data).write_bytes(stuffed + b".")  # it ends the line itself
-        words = swaks_command(
-            *("--server", f"127.0.0.1:{self.port}", "--tls", "--auth", "PLAIN", "--auth-user", "ann"),
-            *("--auth-password", PASSWORD, "--from", "ann@shop.test", "--to", to, "--data", f"@{data}"),
-            *("--no-data-fixup", *options),
-        )
-        done = await trio.run_process(words, capture_stdout=True, check=False)
-        return done.stdout.decode(errors="replace")
 
 
 @asynccontextmanager
@@ -255,6 +136,25 @@ async def test_ten_megabytes_arrive_whole_and_who_is_suppressed_gets_nothing(tmp
         assert content.endswith(large[large.index(b"\r\n\r\n") :])
         assert dkim.verify(content, dnsfunc=place.dns)
     assert sorted(type(event).__name__ for event in told) == ["Delivered", "Delivered", Suppressed.__name__]
+
+
+@pytest.mark.skipif(
+    bool(missing("swaks") or missing("nats")), reason=str(missing("swaks") or missing("nats"))
+)
+async def test_over_a_bus_of_many_machines_it_arrives_as_well(tmp_path: Path) -> None:
+    large = LETTER + b"0123456789abcdef\r\n" * 60_000
+    with NatsServer(tmp_path / "nats") as server:
+        place, receiver = Place(tmp_path, 1, NATS.format(server.address)), Receiver("8BITMIME")
+        async with trio.open_nursery() as nursery:
+            await nursery.start(receiver.run)
+            async with place.submission(), engine_at(place, receiver) as engine:
+                assert engine.parts.cluster is not engine.parts.bus
+                assert "250 2.0.0" in await place.swaks("b@x.test", LETTER)
+                assert "250 2.0.0" in await place.swaks("c@x.test,d@x.test", large)
+                await until(lambda: len(receiver.accepted) == 3)
+            nursery.cancel_scope.cancel()
+    assert sorted(recipient for _, recipient, _ in receiver.accepted) == ["b@x.test", "c@x.test", "d@x.test"]
+    assert all(dkim.verify(content, dnsfunc=place.dns) for _, _, content in receiver.accepted)
 
 
 async def test_several_workers_share_a_port_and_one_that_dies_comes_back(tmp_path: Path) -> None:

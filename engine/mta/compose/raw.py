@@ -12,7 +12,7 @@ import re
 from binascii import b2a_base64
 from collections import Counter
 
-from engine.model.content import BodyCanon, Content
+from engine.model.content import BodyCanon, Content, MessageClass
 from engine.model.envelope import Envelope
 from engine.mta.compose import fields
 from engine.mta.compose.dkim import SECONDS_PER_DAY, Signature, SigningRequest
@@ -65,6 +65,13 @@ class RawHeader:
 
     def values(self, name: bytes) -> list[bytes]:
         return [value for each, value in self.fields if each == name]
+
+    @property
+    def one_click(self) -> bool:
+        """Whether it offers to unsubscribe as RFC 8058 3.1 has it."""
+        return any(b"<https:" in value.lower() for value in self.values(b"list-unsubscribe")) and any(
+            b"list-unsubscribe=one-click" in value.lower() for value in self.values(b"list-unsubscribe-post")
+        )
 
     def doubled(self) -> str:
         """A field that stands there twice and may not, or nothing."""
@@ -132,6 +139,8 @@ class RawContent:
             raise RenderError(f"the message is larger than {MESSAGE_OCTETS_MAX} octets")
         if doubled := header.doubled():
             raise RenderError(f"the field {doubled} stands there twice")
+        if self.content.message_class is not MessageClass.TRANSACTIONAL and not header.one_click:
+            raise RenderError("bulk mail without one-click unsubscribe")
 
     def _token(self, envelope: Envelope) -> str:
         day = int(envelope.accepted_at) // SECONDS_PER_DAY

@@ -1,7 +1,6 @@
 """A coordinated run from list to report, over puppets: what is shown, written and said."""
 
 import csv
-import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -46,9 +45,9 @@ class Setting:
 
         @asynccontextmanager
         async def opened(
-            place: BusPlace, member: str = "", *, online_seconds: float = 0.0
+            place: BusPlace, member: str = "", *, online_seconds: float | None = 0.0
         ) -> AsyncIterator[MemoryBus]:
-            assert (place, member, online_seconds) == (PLACE, f"operator-{job.id}", math.inf)
+            assert (place, member, online_seconds) == (PLACE, f"operator-{job.id}", None)
             yield self.bus
 
         monkeypatch.setattr(module, "on_bus", opened)

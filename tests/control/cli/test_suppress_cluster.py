@@ -50,7 +50,7 @@ async def test_it_is_effective_when_the_last_living_engine_says_so(
         puppets["gone"].kill()
         nursery.start_soon(apply, puppets["a"])
         nursery.start_soon(apply, puppets["b"], 0.5)
-        done = await module._publish(PLACE, order())
+        done = await module._publish(PLACE, [order()])
     assert 0.5 <= done["effective_seconds"] < 6
     assert (done["engines"], done["keys"], done["writer"], done["sequence"]) == (2, 1, "operator", 1)
     assert say(done).startswith("1 in force on 2 engines after ")
@@ -62,15 +62,53 @@ async def test_an_engine_that_lives_and_does_not_apply_it_is_named(
     async with puppets_on(monkeypatch, module, ("a", "b")) as (_, puppets), trio.open_nursery() as nursery:
         await trio.sleep(2 * STATUS_SECONDS)
         nursery.start_soon(apply, puppets["a"])
-        with pytest.raises(CliError, match="published, but b has not applied it"):
-            await module._publish(PLACE, order())
+        with pytest.raises(BaseExceptionGroup) as raised:
+            await module._publish(PLACE, [order()])
+    assert raised.group_contains(CliError, match="published, but b has not applied it")
+
+
+async def test_many_orders_stay_within_what_may_be_ahead(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    monkeypatch.setattr(module, "ORDERS_AHEAD", 2)
+    shown: list[int] = []
+    async with puppets_on(monkeypatch, module, ("a",)) as (bus, puppets), trio.open_nursery() as nursery:
+        await trio.sleep(2 * STATUS_SECONDS)
+
+        async def apply_slowly() -> None:
+            stream = bus.subscribe("suppressions", "suppressor.a")
+            for number in range(1, 7):
+                await stream.receive(1)
+                assert len(bus.streams["suppressions"]) <= number + 2
+                puppets["a"].extra = {"suppressions": {"operator": number}}
+                await trio.sleep(STATUS_SECONDS)
+
+        nursery.start_soon(apply_slowly)
+        done = await module._publish(PLACE, [order()] * 6, shown.append)
+    assert (done["keys"], done["sequence"], shown) == (6, 6, [1, 2, 3, 4, 5, 6])
+
+
+async def test_an_acknowledgement_says_it_before_the_next_status_does(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with puppets_on(monkeypatch, module, ("a",)) as (bus, _), trio.open_nursery() as nursery:
+        await trio.sleep(2.1 * STATUS_SECONDS)
+
+        async def acknowledge() -> None:
+            stream = bus.subscribe("suppressions", "suppressor.a")
+            for delivery in await stream.receive(1):
+                await stream.acknowledge(delivery)
+
+        nursery.start_soon(acknowledge)
+        done = await module._publish(PLACE, [order()])
+    assert done["effective_seconds"] < 0.2
 
 
 async def test_without_an_engine_it_is_published_all_the_same(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with puppets_on(monkeypatch, module, ()):
-        done = await module._publish(PLACE, order())
+        done = await module._publish(PLACE, [order()])
     assert done["engines"] == 0
     assert "when one starts" in say(done)
 

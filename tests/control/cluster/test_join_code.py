@@ -3,7 +3,7 @@
 import base64
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from control.cluster.join_code import JoinCode, JoinCodeError, _sum, decode_join_code, encode_join_code
@@ -14,6 +14,7 @@ CODE = JoinCode(HostPort.parse("hub.example:4222"), bytes(range(32)), "b", new_s
 LINE = encode_join_code(CODE)
 
 
+@settings(max_examples=40)
 @given(
     st.sampled_from(["127.0.0.1:4222", "[::1]:4222", "hub.example:65535"]),
     st.binary(min_size=32, max_size=32),
@@ -25,6 +26,7 @@ def test_every_code_comes_back(server, digest, node):
     assert decode_join_code(f"  {line[:40]}\n{line[40:]}\n") == code
 
 
+@settings(max_examples=40)
 @given(st.integers(6, len(LINE) - 1), st.sampled_from("ABCxyz019-_"))
 def test_one_wrong_character_is_noticed(place, letter):
     damaged = LINE[:place] + letter + LINE[place + 1 :]
@@ -45,6 +47,7 @@ def padded(line):
     return armoured + "=" * (-len(armoured) % 4)
 
 
+@settings(max_examples=40)
 @given(st.text(max_size=80))
 def test_any_text_is_a_code_or_a_refusal(text):
     for line in (text, "emass-" + text):

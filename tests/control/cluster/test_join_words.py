@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from control.cluster.join_words import (
@@ -32,6 +32,7 @@ def test_a_question_with_another_codes_name_is_refused():
         decode_request(msgspec.json.encode(told))
 
 
+@settings(max_examples=40)
 @given(st.binary(max_size=200))
 def test_anything_else_is_refused(payload):
     with pytest.raises(ValueError):

@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -100,6 +102,9 @@ def test_a_reload_reaches_the_server_and_no_other_process(config, tmp_path):
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     (folder / "nats.pid").write_text(f"{child.pid}\n")
+    command = Path(f"/proc/{child.pid}/cmdline")
+    while not command.read_bytes():  # the kernel shows it a moment after the start
+        time.sleep(0.001)
     assert reload_nats(tmp_path)
     assert child.wait(10) == 7
     assert not reload_nats(tmp_path)  # it has ended

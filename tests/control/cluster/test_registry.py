@@ -1,7 +1,7 @@
 """Who may join, when and once; what is refused and in which words."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from control.cluster.registry import (
@@ -220,6 +220,7 @@ def test_names_on_the_bus():
     ]
 
 
+@settings(max_examples=40)
 @given(st.lists(st.sampled_from(["code", "join", "again", "retire", "later"]), max_size=12))
 def test_nobody_is_let_in_twice_or_after_retiring(steps):
     registry, now = new_registry(applicant("hub", NodeRole.HUB), NOW), NOW

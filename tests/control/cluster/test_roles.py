@@ -1,7 +1,7 @@
 """Roles as subjects; that a server enforces them is seen in test_roles_enforced."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from control.cluster.roles import Grant, Role, grant_of, streams_of, subjects_of, tables_of
@@ -11,6 +11,7 @@ NODE_ROLES = [Role.BROADCASTER, Role.AGENT, Role.SUBMISSION, Role.JOINER]
 NODE_NAME = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}", fullmatch=True)
 
 
+@settings(max_examples=40)
 @given(st.sampled_from(NODE_ROLES), NODE_NAME, NODE_NAME)
 def test_two_nodes_share_no_subject_that_is_one_nodes_own(role, one, other):
     if one == other:

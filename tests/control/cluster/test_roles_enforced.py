@@ -266,3 +266,24 @@ class Raw:
         while (told := self.lines.readline().strip()) and not told.startswith((b"-ERR", b"PONG")):
             pass
         return told
+
+
+async def test_an_answer_that_was_sent_into_a_table_counts_as_no_row(server):
+    """A server sends its answers wherever a request says: the one thing that permissions do not prevent."""
+    async with member(server, "operator") as operator, member(server, "a") as engine:
+        watch = operator.watch("campaigns")
+        await operator.put("campaigns", "77", b"pause")
+        engine.link.send("$JS.API.STREAM.INFO.t-campaigns", b"", "emass.t.campaigns.78")
+        while (await operator._jetstream.look(operator._tables.spec("campaigns"))).state.last_seq < 2:
+            await trio.sleep(0.01)
+        await trio.sleep(0.2)
+        await operator.put("campaigns", "79", b"run")
+        seen = {}
+        async for key, value in watch:
+            seen[key] = value
+            if key == "79":
+                break
+        assert (seen["77"], seen["79"], "78" in seen) == (b"pause", b"run", False)
+        assert await operator.read("campaigns", "78") is None
+        assert "78" not in await operator.read_all("campaigns")
+        assert await operator.create("campaigns", "78", b"run") is None

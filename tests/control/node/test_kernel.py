@@ -1,6 +1,7 @@
 """Who lives, whose child is whose, and how much memory is its own."""
 
 import os
+import signal
 import subprocess
 
 from control.node.kernel import birth, family, is_alive, private_octets
@@ -23,16 +24,17 @@ def test_a_zombie_is_not_alive():
 
 
 def test_a_family_has_children_and_grandchildren():
-    child = subprocess.Popen(
-        ["/bin/sh", "-c", "cat & echo; wait"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+    child = subprocess.Popen(["/bin/sh", "-c", "sleep 60 & echo; wait"], stdout=subprocess.PIPE)
+    found = [child.pid]
     try:
         assert child.stdout is not None
         child.stdout.readline()
         found = family([child.pid])
-        assert child.pid in found
+        assert len(found) == 2
         assert set(found) < set(family([os.getpid()]))
         assert private_octets(os.getpid()) > 1_000_000
     finally:
+        for pid in found:
+            os.kill(pid, signal.SIGKILL)
         child.communicate()
     assert private_octets(child.pid) == 0

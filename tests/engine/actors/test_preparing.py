@@ -342,7 +342,12 @@ async def test_a_message_that_is_barred_while_it_waits_for_its_signature_is_not_
 
 @pytest.mark.parametrize(
     ("content", "needed"),
-    [(letter(), False), (letter(unsubscribe_host=""), True), (transactional(), False)],
+    [
+        (letter(), False),
+        (letter(unsubscribe_host=""), True),
+        (letter(unsubscribe_host="", raw=True), False),
+        (transactional(), False),
+    ],
 )
 def test_who_needs_one_click(content: Content, needed: bool) -> None:
     assert needs_one_click(content) == needed

@@ -87,7 +87,7 @@ class TestLocalBus(BusContract):
 
 
 @asynccontextmanager
-async def child(root: Path, *arguments: str) -> AsyncIterator[trio.Process]:
+async def child(root: Path | str, *arguments: str) -> AsyncIterator[trio.Process]:
     """Another process on the bus; killed at the end. See bus_child.py for what it does."""
     async with trio.open_nursery() as nursery:
         process = await nursery.start(

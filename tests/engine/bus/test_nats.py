@@ -1,6 +1,7 @@
 """The bus over NATS keeps the contract, also while its server is away, killed, frozen or new."""
 
 import random
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from engine.bus.api import Delivery, NoAnswer, PositionLost
 from engine.bus.nats import NatsBus
 from tests.contract.bus import BusContract
 from tests.contract.bus_house import changes, payloads, take
+from tests.engine.bus.test_local import Lines, child
 from tests.fakes.nats_house import NatsHouse, nats_house
 from tests.fakes.nats_server import NatsServer, cluster
 
@@ -236,3 +238,41 @@ async def test_a_bus_that_lost_its_store_begins_again_and_says_so(
     await bus.put("campaigns", "8", b"run")
     with pytest.raises(PositionLost):
         await changes(watch, 1)
+
+
+async def test_the_claims_of_three_processes_never_meet(server: NatsServer, house: NatsHouse) -> None:
+    bus = await house.open("node-1")
+    root = f"nats:{server.port}"
+    got: list[str] = []
+
+    async def listen(lines: Lines) -> None:
+        while (line := await lines.take(1)) != ["done"]:
+            assert line, "the child ended early"
+            got.extend(line)
+
+    async with child(root, "claim", "node-2", "60") as second, child(root, "claim", "node-3", "60") as third:
+        others = [Lines(second), Lines(third)]
+        for lines in others:
+            assert await lines.take(1) == ["ready"]
+        async with trio.open_nursery() as nursery:
+            for lines in others:
+                nursery.start_soon(listen, lines)
+            for number in range(60):
+                if await bus.create("claims", f"c{number}", b"node-1") is None:
+                    got.append(f"c{number}")
+                await trio.sleep(random.uniform(0, 0.01))
+    assert sorted(got) == sorted(f"c{number}" for number in range(60))
+
+
+async def test_a_killed_publisher_leaves_a_sound_stream(server: NatsServer, house: NatsHouse) -> None:
+    bus = await house.open("control")
+    async with child(f"nats:{server.port}", "publish", "node-1", "events.node-1") as process:
+        lines = Lines(process)
+        told = await lines.take(30)
+        process.send_signal(signal.SIGKILL)
+        told += await lines.take(1_000_000)
+    durable = int(told[-1])
+    found = await take(bus.subscribe("events.node-1", "reports"), durable)
+    assert [delivery.sequence for delivery in found] == list(range(1, durable + 1))
+    again = await house.open("node-1")
+    assert await again.publish("events.node-1", [b"alive"]) > durable

@@ -147,6 +147,15 @@ def test_what_is_refused(message: bytes, status: str, words: str) -> None:
     assert words in refusal.text
 
 
+def test_where_one_click_is_wanted_it_has_to_be_there() -> None:
+    offer = b"List-Unsubscribe: <https://a.test/u>\r\nList-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n"
+    made = prepare_message(WHOLE, TRACE, DOMAINS, smtputf8=False, one_click=True)
+    assert isinstance(made, Refusal)
+    assert "one-click" in made.text
+    made = prepare_message(offer + WHOLE, TRACE, DOMAINS, smtputf8=False, one_click=True)
+    assert isinstance(made, Prepared)
+
+
 def test_with_smtputf8_a_header_may_be_utf8_and_nothing_else() -> None:
     message = WHOLE.replace(b"Subject: x", b"Subject: \xc3\xbc")
     assert added(prepared(message, smtputf8=True).octets, message) == b""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import aiosmtplib
 import pytest
+import structlog
 import trio
 import trio_asyncio
 
@@ -270,6 +271,26 @@ async def test_octets_before_tls_are_not_read_inside_it(tmp_path: Path) -> None:
                     return inside.recv(4_096)
 
         assert await trio.to_thread.run_sync(say) == b"250 OK\r\n"
+
+
+async def test_a_client_that_speaks_no_tls_behind_starttls_is_let_go(tmp_path: Path) -> None:
+    async with running_worker(tmp_path) as house:
+
+        def say() -> bytes:
+            with socket.create_connection((house.place.host, house.place.port), timeout=20) as wire:
+                wire.sendall(b"EHLO a\r\nSTARTTLS\r\n")
+                heard = b""
+                while b"220 Ready" not in heard:
+                    heard += wire.recv(4_096)
+                wire.sendall(b"EHLO in clear\r\n" * 10)
+                while wire.recv(4_096):
+                    pass
+                return heard
+
+        with structlog.testing.capture_logs() as lines:
+            await trio.to_thread.run_sync(say)
+        assert [line["event"] for line in lines] == ["a connection was lost"]
+        assert (await house.talk(send)).startswith(b"250 ")
 
 
 async def test_an_account_that_is_gone_sends_no_more_on_open_connections(

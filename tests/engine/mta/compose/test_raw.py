@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from engine.model.content import BodyCanon, Content, DkimAlgorithm, DkimIdentity
+from engine.model.content import BodyCanon, Content, DkimAlgorithm, DkimIdentity, MessageClass
 from engine.model.envelope import Envelope
 from engine.model.single import SingleKind, raw_row, standing_content
 from engine.mta.compose import ContentError, RenderError, verify
@@ -180,6 +180,32 @@ def test_what_is_no_message_is_one_envelopes_error(message: bytes, why: str) -> 
 def test_an_envelope_that_is_no_raw_single_is_an_error(changes: dict[str, object]) -> None:
     with pytest.raises(RenderError):
         RawContent(a_content(), token_keys()).compose(an_envelope(MESSAGE, **changes), NOW)
+
+
+@pytest.mark.parametrize(
+    ("fields", "one_click"),
+    [
+        (
+            b"List-Unsubscribe: <https://a.test/u>\r\nList-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n",
+            True,
+        ),
+        (b"List-Unsubscribe: <https://a.test/u>\r\n", False),
+        (
+            b"List-Unsubscribe: <mailto:u@a.test>\r\nList-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n",
+            False,
+        ),
+        (b"", False),
+    ],
+)
+def test_bulk_offers_one_click_or_does_not_go(fields: bytes, one_click: bool) -> None:
+    message = b"From: a@b.test\r\n" + fields + b"\r\nbody\r\n"
+    bulk = RawContent(replace(a_content(), message_class=MessageClass.BULK), token_keys())
+    if one_click:
+        assert bulk.compose(an_envelope(message), NOW).finish() == message
+    else:
+        with pytest.raises(RenderError, match="one-click"):
+            bulk.compose(an_envelope(message), NOW)
+    assert RawContent(a_content(), token_keys()).compose(an_envelope(message), NOW).finish() == message
 
 
 def test_a_bad_identity_is_said_when_it_is_compiled() -> None:
