@@ -40,13 +40,14 @@ from engine.config.tables import (
     SiteRule,
 )
 from engine.config.units import HostPort
-from engine.keyring import create_dkim_key
+from engine.keyring import create_dkim_key, create_master_key
 from engine.model.content import DkimAlgorithm, DkimIdentity
 from engine.model.envelope import Chunk, ChunkEntry
 from engine.model.submission import SubmitChunk, SubmitContent, encode_submission
 from engine.mta.net.egress import egress_sources
 from engine.mta.net.mx import Route
 from engine.mta.net.smarthost import literal_route
+from engine.observe.logs import configure_logs
 
 CHUNK = 5_000
 CAMPAIGN = 1
@@ -80,6 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    configure_logs("warning")  # to stderr: stdout is for the figures
     kind = "own" if arguments.rtt_ms or arguments.chunking else arguments.sink
     pinned = arguments.dkim == "off" and machine.cores() > 1
     facts: dict[str, Any] = {"cores": machine.cores()}
@@ -252,6 +254,7 @@ def _bus(arguments: argparse.Namespace, folder: Path, *, cpu: int | None) -> Ite
 def _config(arguments: argparse.Namespace, folder: Path, bus: BusTable) -> Config:
     keys = folder / "keys"
     keys.mkdir(mode=0o700)
+    create_master_key(keys / KeysTable().master)
     dkim: tuple[DkimKeyFile, ...] = ()
     if arguments.dkim != "off":
         algorithm = DKIM[arguments.dkim]

@@ -26,7 +26,7 @@ settings.register_profile(
 )
 # `make check` is for every few minutes; `make test` looks at more examples of the same properties.
 settings.register_profile(
-    "quick", max_examples=15, deadline=None, derandomize=True, suppress_health_check=_QUIET
+    "quick", max_examples=10, deadline=None, derandomize=True, suppress_health_check=_QUIET
 )
 settings.register_profile("long", max_examples=2_000, deadline=None, suppress_health_check=_QUIET)
 settings.register_profile("soak", max_examples=50_000, deadline=None, suppress_health_check=_QUIET)

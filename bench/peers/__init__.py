@@ -6,7 +6,7 @@ what was delivered. `postfix.relaying(...)` is the baseline of the benchmarks; `
 mail without keeping it; `opendkim` checks signatures with code that is not ours. Around them stand what
 real receivers have: greylisting (`postgrey`), a signed DNS with a validating resolver (`dnssec`, `nsd`,
 `unbound`), a private authority (`certificate`) and MTA-STS policies over HTTPS (`policy_host`). The bus
-between machines is tried with Debian's own nats-server (`tests/fakes/nats_server.py`).
+between machines is tried with Debian's own nats-server (`nats`).
 
 The programs are unpacked from Debian packages (and npm) into a cache folder by
 `python -m bench.peers install` and never installed: no system service starts, no account is

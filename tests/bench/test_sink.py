@@ -13,6 +13,8 @@ from bench.peers import missing
 from bench.sink import OwnSink, SinkError, start_sink
 from bench.world.measure import blast
 
+pytestmark = pytest.mark.slow  # real sockets, processes or password hashes: a second in all
+
 needs_compiler = pytest.mark.skipif(
     not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="no C compiler; cure: install gcc"
 )

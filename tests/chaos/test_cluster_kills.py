@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 import trio
 
+from bench.peers.nats import NatsServer
 from bench.world.process import world_process
 from tests.fakes.broadcasters import Coordinating, Fleet, ManyJob, check_report
 from tests.fakes.kill_nine import record_octets, unquiet_world, until_gone
-from tests.fakes.nats_server import NatsServer
 
 NAMES = ("a", "b", "c")
 VICTIMS = ("broadcaster", "signer", "bus", "root", "coordinator")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import trio
 
+from bench.peers.nats import NatsServer
 from bench.peers.place import home
 from bench.peers.process import PeerFailed, free_port
 from control.cli.__main__ import run
@@ -28,7 +29,6 @@ from control.cluster.registry_file import changing
 from engine.bus.nats import NatsBus
 from engine.bus.nkeys import new_seed, public_of
 from engine.config import Config, load_config
-from tests.fakes.nats_server import NatsServer
 
 START_SECONDS_MAX = 40.0
 ROOT = Path(__file__).parents[2]

@@ -17,6 +17,7 @@ import structlog
 import trio
 from msgspec.structs import replace
 
+from bench.peers.nats import NatsServer
 from control.cluster import key_rounds as rounds_module
 from control.cluster.key_rounds import bring_token_id, key_rounds
 from engine.app import Engine, open_engine
@@ -40,7 +41,6 @@ from tests.fakes.engine_house import (
     until,
     weak_key,
 )
-from tests.fakes.nats_server import NatsServer
 from tests.fakes.smtp_peer import ModelPeer
 
 pytestmark = pytest.mark.slow

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import trio
 
+from bench.peers.nats import NatsServer
 from bench.world.process import world_process
 from bench.world.records import read_records
 from tests.fakes.broadcasters import Fleet, ManyJob, check_report
 from tests.fakes.campaigns import emass
 from tests.fakes.kill_nine import calm_world, record_octets, unquiet_world
-from tests.fakes.nats_server import NatsServer
 
 BUS = ("--bus", "local:bus")
 FINISH_SECONDS = 120.0

@@ -17,6 +17,7 @@ import structlog
 import trio
 
 from bench.peers import missing
+from bench.peers.nats import NatsServer
 from engine.app import Engine, open_engine
 from engine.bus.api import Subscription
 from engine.config import load_config
@@ -25,7 +26,6 @@ from engine.model.single import message_number
 from engine.mta.compose.token import verify
 from engine.mta.policy.suppression import EVERYWHERE, Reason, SuppressionOrder
 from tests.fakes.engine_house import host_route, until
-from tests.fakes.nats_server import NatsServer
 from tests.fakes.submission_place import Place, Receiver
 
 pytestmark = [pytest.mark.slow, pytest.mark.peers]

@@ -25,6 +25,8 @@ from engine.model.content import Content
 from tests.fakes.broadcaster_puppet import Puppet
 from tests.fakes.memory_bus import MemoryBus
 
+pytestmark = pytest.mark.slow  # real sockets, processes or password hashes: a second in all
+
 PLACE = BusPlace(servers=("192.0.2.1:4222",))
 CONTENT = Content(
     campaign=7, name="n", from_address="a@x.example", subject="s", text="t", return_path_domain="x.example"

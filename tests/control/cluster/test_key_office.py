@@ -20,6 +20,8 @@ from engine.token_ring import KINDS_BY_ROLE, decode_ring, ring_for
 from tests.fakes.engine_house import weak_key
 from tests.fakes.key_cluster import KeyCluster
 
+pytestmark = pytest.mark.slow  # real sockets, processes or password hashes: a second in all
+
 
 async def rounds(cluster: KeyCluster, office: KeyOffice, count: int = 3) -> list[str]:
     problems: list[str] = []

@@ -19,6 +19,8 @@ from engine.token_ring import load_plan
 from tests.fakes.engine_house import CAMPAIGN, DOMAIN, letter, until, weak_key
 from tests.fakes.key_cluster import KeyCluster, KeyNode
 
+pytestmark = pytest.mark.slow  # real sockets, processes or password hashes: a second in all
+
 
 @asynccontextmanager
 async def rounds(cluster: KeyCluster) -> AsyncIterator[None]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 import trio
 
+from bench.peers.nats import NatsServer
 from bench.peers.place import missing
 from control.cluster.nats_server import render_users, user_line
 from control.cluster.registry import User
@@ -15,7 +16,6 @@ from control.cluster.roles import Grant, Role, streams_of, subjects_of, tables_o
 from engine.bus.nats import NatsBus
 from engine.bus.nats_names import enc
 from engine.bus.nkeys import new_seed, public_of, sign
-from tests.fakes.nats_server import NatsServer
 
 pytestmark = [
     pytest.mark.slow,

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import pytest
 import trio
 import trio.testing
 
 from control.job.missing import QUIET_SECONDS
 from tests.control.job.test_coordinator import house
+
+pytestmark = pytest.mark.slow  # real sockets, processes or password hashes: a second in all
 
 PEOPLE = 600
 

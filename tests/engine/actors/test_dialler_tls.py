@@ -25,6 +25,8 @@ from tests.fakes.certificates import DAY, Identity, make
 from tests.fakes.engine_house import letter
 from tests.fakes.smtp_line import Line, open_line
 
+pytestmark = pytest.mark.slow  # real sockets, processes or password hashes: a second in all
+
 HOST = "mx.plain.test"
 # OpenSSL goes by the real clock, DANE by the engine's, which stands in 2023 here.
 START = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)

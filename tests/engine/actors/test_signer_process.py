@@ -17,6 +17,8 @@ from engine.runtime.frames import encode_frame
 from engine.sealing import create_box, former_of, rotate_box, seal
 from tests.fakes.engine_house import weak_key
 
+pytestmark = pytest.mark.slow  # real sockets, processes or password hashes: a second in all
+
 DIGEST = bytes(range(32))
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.peers.nats import NatsServer
 from tests.fakes.nats_house import NatsHouse, nats_house
-from tests.fakes.nats_server import NatsServer
 
 
 @pytest.fixture

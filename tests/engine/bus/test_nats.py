@@ -8,13 +8,13 @@ import pytest
 import trio
 
 from bench.peers import missing
+from bench.peers.nats import NatsServer, cluster
 from engine.bus.api import Delivery, NoAnswer, PositionLost
 from engine.bus.nats import NatsBus
 from tests.contract.bus import BusContract
 from tests.contract.bus_house import changes, payloads, take
 from tests.engine.bus.test_local import Lines, child
 from tests.fakes.nats_house import NatsHouse, nats_house
-from tests.fakes.nats_server import NatsServer, cluster
 
 pytestmark = [
     pytest.mark.slow,  # real servers on the real clock

@@ -3,10 +3,10 @@
 import pytest
 import trio
 
+from bench.peers.nats import NatsServer
 from engine.bus.api import NoAnswer
 from engine.bus.nats import NatsBus
 from tests.fakes.nats_house import NatsHouse
-from tests.fakes.nats_server import NatsServer
 
 pytestmark = pytest.mark.slow
 

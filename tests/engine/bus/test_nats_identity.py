@@ -3,10 +3,10 @@
 import pytest
 import trio
 
+from bench.peers.nats import NatsServer
 from engine.bus.nats_identity import Identity
 from engine.bus.nats_jetstream import JetStream
 from tests.fakes.nats_house import NatsHouse
-from tests.fakes.nats_server import NatsServer
 
 pytestmark = pytest.mark.slow
 

@@ -3,12 +3,12 @@
 import pytest
 import trio
 
+from bench.peers.nats import NatsServer
 from engine.bus import nkeys
 from engine.bus.nats_jetstream import EXPECTED_LAST, WRONG_LAST_SEQUENCE, JetStream, Refused, StreamSpec
 from engine.bus.nats_link import Link
 from tests.engine.bus.test_nats_link import linked, users
 from tests.fakes.nats_house import NatsHouse
-from tests.fakes.nats_server import NatsServer
 
 pytestmark = pytest.mark.slow
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import trio
 
+from bench.peers.nats import HOST, NatsServer
 from control.cluster.authority import CERTIFICATE_FILE, KEY_FILE, create_server_certificate
 from engine.bus import nkeys
 from engine.bus.nats_client import Received
 from engine.bus.nats_link import Away, Link
-from tests.fakes.nats_server import HOST, NatsServer
 
 pytestmark = pytest.mark.slow
 

@@ -3,10 +3,10 @@
 import pytest
 import trio
 
+from bench.peers.nats import NatsServer
 from engine.bus.nats_jetstream import JetStream, StreamInfo, StreamSpec
 from engine.bus.nats_reader import PULL_OCTETS, Reader, read_all
 from tests.fakes.nats_house import NatsHouse
-from tests.fakes.nats_server import NatsServer
 
 pytestmark = pytest.mark.slow
 

@@ -5,12 +5,12 @@ import shutil
 import pytest
 import trio
 
+from bench.peers.nats import NatsServer
 from engine.bus import nats_streams
 from engine.bus.nats import NatsBus
 from engine.bus.nats_cursors import CURSORS_SPEC
 from tests.contract.bus_house import nothing_more, payloads, take, until_pending
 from tests.fakes.nats_house import NatsHouse
-from tests.fakes.nats_server import NatsServer
 
 pytestmark = pytest.mark.slow
 

@@ -3,6 +3,7 @@
 import pytest
 import trio
 
+from bench.peers.nats import NatsServer
 from engine.bus.api import PositionLost
 from engine.bus.nats import NatsBus
 from engine.bus.nats_frames import Row, pack_row
@@ -10,7 +11,6 @@ from engine.bus.nats_jetstream import MESSAGE_ID
 from engine.runtime.clock import SystemClock
 from tests.contract.bus_house import changes
 from tests.fakes.nats_house import NatsHouse
-from tests.fakes.nats_server import NatsServer
 
 pytestmark = pytest.mark.slow
 

@@ -3,12 +3,12 @@
 import pytest
 import trio
 
+from bench.peers.nats import NatsServer
 from engine.bus.api import PAYLOAD_OCTETS_MAX, BusFull
 from engine.bus.nats import NatsBus
 from engine.bus.nats_frames import FRAME_OCTETS
 from tests.contract.bus_house import payloads, take
 from tests.fakes.nats_house import NatsHouse
-from tests.fakes.nats_server import NatsServer
 
 pytestmark = pytest.mark.slow
 

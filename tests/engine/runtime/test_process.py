@@ -15,6 +15,8 @@ from engine.runtime.process import ChildProcess, ProcessDied
 from engine.runtime.spec import ChildSpec, Context, SupervisorSpec
 from tests.fakes.trees import Crashes, running_tree
 
+pytestmark = pytest.mark.slow  # real sockets, processes or password hashes: a second in all
+
 ROOT = Path(__file__).parents[3]
 
 

@@ -27,6 +27,8 @@ from services.submission.accounts import (
 )
 from tests.fakes.submission_house import PASSWORD, an_account
 
+pytestmark = pytest.mark.slow  # real sockets, processes or password hashes: a second in all
+
 
 class Ticking:
     """A clock that the test moves."""

@@ -21,6 +21,8 @@ from engine.mta.net.dns_message import Answer, AnswerKind, Question
 from engine.mta.net.mx import Exchange
 from tests.fakes.dns import FakeDns, Script, cut, rcode, silent
 
+pytestmark = pytest.mark.slow  # real sockets, processes or password hashes: a second in all
+
 MX = Question("a.example", RdataType.MX)
 FOUND = Answer(AnswerKind.FOUND, 300, exchanges=(Exchange(10, "mx.a.example"),))
 LIMITS = ExchangeLimits(timeout_seconds=5.0, attempts=1)  # roomy: honest servers, busy machines

@@ -16,6 +16,8 @@ from engine.mta.net.tls import verifying_context
 from tests.fakes.dns import FakeDns, rcode
 from tests.fakes.policy_host import Manner, PolicyHost, responds, says
 
+pytestmark = pytest.mark.slow  # real sockets, processes or password hashes: a second in all
+
 NAME = "mta-sts.a.example"
 ZONE = {
     "a.example": """

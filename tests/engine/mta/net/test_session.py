@@ -18,6 +18,8 @@ from engine.mta.net import session as session_module
 from engine.mta.net.session import READ_AHEAD_OCTETS_MAX, Session, SessionError
 from engine.mta.net.tls import TlsInfo, TlsTerms, opportunistic_context, verifying_context
 
+pytestmark = pytest.mark.slow  # real sockets, processes or password hashes: a second in all
+
 Peer = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 ANYBODY = TlsTerms(opportunistic_context())
 SMALL_BUFFER_OCTETS = 4_096  # the kernel doubles it; so a few hundred kB fill both directions
