@@ -1,7 +1,7 @@
 """When a domain's end is believed."""
 
 from engine.mta.policy import dns_doubt
-from engine.mta.policy.dns_doubt import ANSWERS_MIN, DOUBT_SECONDS, GOOD_SECONDS, DnsDoubt
+from engine.mta.policy.dns_doubt import ASKED_MIN, DOUBT_SECONDS, GOOD_SECONDS, DnsDoubt
 
 NOW = 5.0
 
@@ -35,17 +35,17 @@ def test_a_route_of_the_day_before_is_no_reason_to_doubt() -> None:
 
 def test_a_resolver_that_denies_everything_is_doubted() -> None:
     doubt = DnsDoubt()
-    for number in range(ANSWERS_MIN):
+    for number in range(ASKED_MIN):
         doubt.found(f"good{number}.test", NOW)
     denied = [doubt.absent(f"d{number}.test", NOW + 1) for number in range(20)]
-    assert denied[:ANSWERS_MIN] == [""] * ANSWERS_MIN
-    assert set(denied[ANSWERS_MIN:]) == {"the resolver says so of most domains"}
+    assert denied[:ASKED_MIN] == [""] * ASKED_MIN
+    assert set(denied[ASKED_MIN:]) == {"the resolver says so of most domains"}
     assert doubt.absent("d19.test", NOW + 1 + DOUBT_SECONDS) == ""
 
 
 def test_it_is_believed_again_when_others_are_found_but_not_about_those_in_doubt() -> None:
     doubt = DnsDoubt()
-    for number in range(ANSWERS_MIN):
+    for number in range(ASKED_MIN):
         doubt.absent(f"d{number}.test", NOW)
     assert doubt.absent("in-doubt.test", NOW)
     for number in range(30):
@@ -62,3 +62,13 @@ def test_memory_is_bounded(monkeypatch) -> None:  # type: ignore[no-untyped-def]
     assert repr(doubt) == "<DnsDoubt: 3 domains known, 0 doubted>"
     assert doubt.absent("d0.test", NOW) == "", "the longest known one was forgotten"
     assert doubt.absent("d4.test", NOW) != ""
+
+
+def test_a_few_dead_domains_that_are_asked_about_all_the_time_are_believed() -> None:
+    """Each of a million addresses asks; routes of the living are known and not asked for."""
+    doubt = DnsDoubt()
+    for number in range(15):
+        doubt.found(f"good{number}.test", NOW)
+    for round_ in range(100):
+        assert doubt.absent("typo.test", NOW + round_) == ""
+        assert doubt.absent("gone.test", NOW + round_) == ""
