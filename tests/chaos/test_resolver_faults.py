@@ -18,7 +18,7 @@ from bench.world.spec import Host, ProviderSpec, Site, WorldSpec
 from engine.app import Engine, open_engine
 from engine.config.units import Duration
 from engine.model.submission import SubmitChunk
-from engine.mta.policy.dns_doubt import ANSWERS_MIN
+from engine.mta.policy.dns_doubt import ASKED_MIN
 from tests.fakes.engine_house import CAMPAIGN, chunks, engine_config, letter, submit, until, until_finished
 from tests.fakes.moody_dns import At, Mood, MoodyDns, moody_dns
 from tests.fakes.reckoning import Reckoning
@@ -26,7 +26,7 @@ from tests.fakes.reckoning import Reckoning
 pytestmark = pytest.mark.slow
 
 DOMAINS = [f"shop{number}.test" for number in range(30)]
-BELIEVED = ANSWERS_MIN - 1  # domains whose end is believed before there is anything to compare with
+BELIEVED = ASKED_MIN - 1  # domains whose end is believed before there is anything to compare with
 CACHE_SECONDS = 6.0  # nothing is kept shorter than 5 s, whatever its TTL
 WORLD = WorldSpec(
     name="thirty",
