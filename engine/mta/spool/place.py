@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from engine.keyring import replace_file
 from engine.storage import StorageError
 
 PLACE_FILE = "place"
@@ -58,10 +59,8 @@ def adopt(folder: Path) -> str:
     """Let this be the spool's place from now on; returns it."""
     here = _place_of(folder)
     path = folder / PLACE_FILE
-    temporary = folder / f".{PLACE_FILE}"
     try:
-        temporary.write_bytes(msgspec.json.encode(here))
-        temporary.replace(path)
+        replace_file(path, msgspec.json.encode(here))  # synced: half a note would stop the engine
     except OSError as error:
         raise StorageError(f"{path}: cannot be written: {error.strerror}") from error
     return str(here)
