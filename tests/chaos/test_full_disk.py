@@ -44,7 +44,7 @@ ROOMY_SECONDS = (0.1, 0.8)
 ROW_OCTETS = 400
 MB = 1024 * 1024
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 def fill(folder: Path, number: int) -> Path:

@@ -23,7 +23,7 @@ from tests.fakes.engine_house import CAMPAIGN, chunks, engine_config, letter, su
 from tests.fakes.moody_dns import At, Mood, MoodyDns, moody_dns
 from tests.fakes.reckoning import Reckoning
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 DOMAINS = [f"shop{number}.test" for number in range(30)]
 BELIEVED = ASKED_MIN - 1  # domains whose end is believed before there is anything to compare with

@@ -172,7 +172,7 @@ async def test_every_key_is_replaced_while_mail_flows(
             for pid in signer_pids():
                 os.kill(pid, signal.SIGKILL)
             await bring_token_id(hub.config, hub.bus, engine.parts.clock.now, lambda _: None, early=True)
-            await trio.sleep(1.5)
+            await until(lambda: engine.parts.tokens.current == 1, 60)
             await submit(engine, signed(8), numbered(MAILS), size=100)
             await until(lambda: not any(former_of(box).exists() for box in boxes), 60)
             for pid in signer_pids():
