@@ -12,6 +12,7 @@ Raises KeyringError.
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -126,10 +127,14 @@ def with_new_id(plan: TokenPlan, now: float, *, early: bool = False) -> TokenPla
 
 
 def with_start(plan: TokenPlan, starts_at: float) -> TokenPlan:
-    """The plan in which the id that waits signs what is accepted from then on."""
+    """The plan in which the id that waits signs what is accepted from then on.
+
+    From the next whole second, that is: the spool keeps acceptance in whole seconds, and one id holds for a
+    message from its first attempt to its last.
+    """
     waiting = plan.waiting
     assert waiting is not None
-    started = replace(plan.ids[waiting], starts_at=starts_at)
+    started = replace(plan.ids[waiting], starts_at=float(math.ceil(starts_at)))
     return TokenPlan(plan.serial + 1, {**plan.ids, waiting: started})
 
 

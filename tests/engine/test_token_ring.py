@@ -182,3 +182,12 @@ def test_a_plan_that_cannot_be_used_names_its_file(tmp_path: Path, text: str) ->
     (tmp_path / PLAN_FILE).chmod(0o600)
     with pytest.raises(KeyringError, match=PLAN_FILE):
         load_plan(tmp_path)
+
+
+def test_an_id_starts_with_a_whole_second_since_acceptance_is_kept_in_whole_seconds() -> None:
+    plan = with_start(with_new_id(FIRST_PLAN, NOW), NOW + 0.3)
+    ring = ring_for(MASTER, plan=plan)
+    start = ring.starts[1]
+    assert start == int(start) >= NOW + 0.3
+    assert ring.signing_id(int(start + 0.01)) == 1
+    assert ring.signing_id(int(start - 0.01)) == 0

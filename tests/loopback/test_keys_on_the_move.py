@@ -173,7 +173,7 @@ async def test_every_key_is_replaced_while_mail_flows(
                 os.kill(pid, signal.SIGKILL)
             await bring_token_id(hub.config, hub.bus, engine.parts.clock.now, lambda _: None, early=True)
             await until(lambda: engine.parts.tokens.current == 1, 60)
-            await trio.sleep(1.1)  # known before it signs: START_AHEAD_SECONDS, and a little
+            await trio.sleep(2.1)  # known before it signs: START_AHEAD_SECONDS, up to a whole second
             await submit(engine, signed(8), numbered(MAILS), size=100)
             await until(lambda: not any(former_of(box).exists() for box in boxes), 60)
             for pid in signer_pids():
