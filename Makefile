@@ -13,6 +13,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.ready
 HALF := tests/engine/mta tests/engine/runtime tests/sim
+WAITING := tests/chaos tests/loopback
 FAST := not slow and not long and not peers
 export PYTHONUNBUFFERED := 1
 
@@ -56,9 +57,16 @@ check: setup ## Format, lint, types, tidy test and fast tests, in under a minute
 	echo "mypy: $$(tail -n 40 .cache/mypy.log)"; \
 	exit $$(( tests ? tests : other ? other : types ))
 
+# Kills and real hops wait more than they compute: they run beside everything else.
 test: setup ## All tests but the long ones; unpacks the mail servers they talk to, where it can
 	@$(PYTHON) -m bench.peers install || echo "tests that need a missing server are skipped and named at the end"
-	@$(PYTHON) -m pytest -m "not long" $(ARGS)
+	@if [ -n "$(ARGS)" ]; then exec $(PYTHON) -m pytest -m "not long" $(ARGS); fi; \
+	mkdir -p .cache; \
+	$(PYTHON) -m pytest -p no:cacheprovider -m "not long" $(WAITING) >.cache/waiting.log 2>&1 & other=$$!; \
+	$(PYTHON) -m pytest -m "not long" $(WAITING:%=--ignore=%); tests=$$?; \
+	wait $$other; other=$$?; \
+	echo "beside it ($(WAITING)):"; cat .cache/waiting.log; \
+	exit $$(( tests ? tests : other ))
 
 test-long: setup ## The tests that take minutes: chaos, many seeds, fuzzing
 	@$(PYTHON) -m bench.peers install || true
