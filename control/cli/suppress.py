@@ -8,9 +8,11 @@ their hashes under a key of this installation: `show` finds an address, and nobo
 
 import json
 import time
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
 import click
+from msgspec import Struct
 
 from control.cli.adaptation import author
 from control.cli.ask import config_option, data_option, json_option
@@ -56,6 +58,24 @@ def command() -> None:
       emass suppress add ann@example.net --reason complained
       emass suppress show ann@example.net
     """
+
+
+class _Keeper(Struct, frozen=True):
+    """Who keeps the suppressions that a command is about."""
+
+    hasher: AddressHasher
+    carry_out: Callable[[SuppressionOrder], dict[str, Any]]
+    is_cluster: bool
+
+
+def _find_keeper(data: str, bus_text: str, bus_seed: str, bus_ca: str, named_config: str | None) -> _Keeper:
+    """A cluster's engines, or the one data folder."""
+    cluster = find_cluster(data, bus_text, bus_seed, bus_ca, named_config)
+    if cluster is not None:
+        return _Keeper(cluster.hasher(), cluster.carry_out, True)
+    folder = data_folder(data)
+    hasher = hasher_of(folder, named_config)
+    return _Keeper(hasher, lambda order: carry_out(folder, hasher, order), False)
 
 
 domain_option = click.option("--domain", "domains", metavar="NAME", multiple=True, help="A recipient domain.")
@@ -105,9 +125,8 @@ def add(
     Example:
       emass suppress add ann@example.net --scope list:shop/news.example.org --reason unsubscribed
     """
-    cluster = find_cluster(data, bus_text, bus_seed, bus_ca, named_config)
-    folder = Path(data) if cluster else data_folder(data)
-    hasher = cluster.hasher() if cluster else hasher_of(folder, named_config)
+    keeper = _find_keeper(data, bus_text, bus_seed, bus_ca, named_config)
+    hasher = keeper.hasher
     order = SuppressionOrder(
         adds=True,
         keys=_keys(hasher, addresses, domains, subscribers),
@@ -117,8 +136,8 @@ def add(
         source=source_of(author(), note),
         key_check=hasher.check,
     )
-    done = cluster.carry_out(order) if cluster else carry_out(folder, hasher, order)
-    if as_json or cluster:
+    done = keeper.carry_out(order)
+    if as_json or keeper.is_cluster:
         click.echo(json.dumps(done) if as_json else say(done))
         return 0
     known = len(order.keys) - done["changed"]
@@ -159,9 +178,8 @@ def remove(
     Example:
       emass suppress remove ann@example.net --reason hard_bounce
     """
-    cluster = find_cluster(data, bus_text, bus_seed, bus_ca, named_config)
-    folder = Path(data) if cluster else data_folder(data)
-    hasher = cluster.hasher() if cluster else hasher_of(folder, named_config)
+    keeper = _find_keeper(data, bus_text, bus_seed, bus_ca, named_config)
+    hasher = keeper.hasher
     order = SuppressionOrder(
         adds=False,
         keys=_keys(hasher, addresses, domains, subscribers),
@@ -170,8 +188,8 @@ def remove(
         reason=reason_of(reason),
         key_check=hasher.check,
     )
-    done = cluster.carry_out(order) if cluster else carry_out(folder, hasher, order)
-    if as_json or cluster:
+    done = keeper.carry_out(order)
+    if as_json or keeper.is_cluster:
         click.echo(json.dumps(done) if as_json else say(done))
     else:
         unknown = len(order.keys) - done["changed"]

@@ -18,8 +18,8 @@ import trio
 
 from bench.peers.nats import NatsServer
 from bench.world.process import world_process
-from tests.fakes.broadcasters import Coordinating, Fleet, ManyJob, check_report
-from tests.fakes.kill_nine import record_octets, unquiet_world, until_gone
+from tests.fakes.broadcasters import Fleet, ManyJob, check_report
+from tests.fakes.kill_nine import Sending, record_octets, unquiet_world, until_gone
 
 NAMES = ("a", "b", "c")
 VICTIMS = ("broadcaster", "signer", "bus", "root", "coordinator")
@@ -40,7 +40,7 @@ class Cluster:
         self.server = server
         self.job = job
         self.dice = dice
-        self.sending: Coordinating
+        self.sending: Sending
 
     def coordinate(self) -> None:
         self.sending = self.job.start("--until", "finished", resume=self.job.runs > 0)

@@ -5,11 +5,13 @@ pass.
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import trio
 
 from engine.bus.api import Bus, Delivery, Subscription, Watch
+
+AnyBus = TypeVar("AnyBus", bound=Bus)
 
 PATIENCE_SECONDS = 10.0  # a busy machine is slow; a bus that hangs must not hang the suite
 SMALL_STREAM_OCTETS = 20_000
@@ -23,6 +25,36 @@ class BusHouse(Protocol):
     async def close(self, bus: Bus) -> None:
         """Close a member politely; it may be opened again."""
         ...
+
+
+class Members(Generic[AnyBus]):
+    """Running members in one nursery, each closed politely."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+        self._stopped: dict[AnyBus, trio.Event] = {}
+
+    async def start(self, bus: AnyBus) -> AnyBus:
+        self._stopped[bus] = trio.Event()
+        await self._nursery.start(self._run, bus)
+        return bus
+
+    async def close(self, bus: Bus) -> None:
+        stopped = next(event for each, event in self._stopped.items() if each is bus)
+        bus.close()
+        await stopped.wait()
+        self._stopped = {each: event for each, event in self._stopped.items() if each is not bus}
+
+    async def close_all(self) -> None:
+        for bus in list(self._stopped):
+            await self.close(bus)
+
+    async def _run(self, bus: AnyBus, task_status: trio.TaskStatus[None]) -> None:
+        stopped = self._stopped[bus]
+        try:
+            await bus.run(task_status)
+        finally:
+            stopped.set()
 
 
 async def take(subscription: Subscription, count: int) -> list[Delivery]:

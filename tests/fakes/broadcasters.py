@@ -7,7 +7,6 @@ world, which outlives every kill.
 """
 
 import csv
-import json
 import subprocess
 import sys
 from collections import Counter
@@ -23,7 +22,7 @@ from bench.world.people import Person
 from bench.world.process import WorldProcess, child_environment
 from bench.world.records import read_records
 from engine.keyring import create_dkim_key, create_master_key
-from tests.fakes.kill_nine import signers_of
+from tests.fakes.kill_nine import Sending, signers_of
 
 CONFIG = """\
 [node]
@@ -178,7 +177,7 @@ class ManyJob:
             file.write("email,first_name,city\n")
             file.writelines(f"{one.email},{one.first_name},{one.city}\n" for one in people)
 
-    def start(self, *more: str, resume: bool = False) -> "Coordinating":
+    def start(self, *more: str, resume: bool = False) -> Sending:
         arguments = ["--data", "job", "--json", *more]
         if resume:
             arguments.append("--resume")
@@ -186,59 +185,12 @@ class ManyJob:
             arguments += ["--csv", "people.csv", "--from", "Ann <ann@letters.example>", "--subject", "Hello"]
             arguments += ["--html", "letter.html", "--unsubscribe-host", "news.letters.example", *self._more]
         self.runs += 1
-        return Coordinating(self.folder, arguments, self.runs)
+        return Sending(self.folder, arguments, self.runs)
 
     def addresses(self) -> dict[str, dict[str, str]]:
         """The rows of addresses.csv by address."""
         with (self.data / "addresses.csv").open(encoding="utf-8", newline="") as file:
             return {row["address"].lower(): row for row in csv.DictReader(file)}
-
-
-class Coordinating:
-    """One `emass send` process; a context manager that leaves none behind."""
-
-    def __init__(self, folder: Path, arguments: Sequence[str], number: int) -> None:
-        self.stdout = folder / f"send{number}.out"
-        self.stderr = folder / f"send{number}.err"
-        with self.stdout.open("wb") as out, self.stderr.open("wb") as err:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "control.cli", "send", *arguments],
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                env=child_environment(),
-            )
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-    async def wait(self, seconds: float) -> int:
-        """Its exit code. Raises TooSlowError."""
-        with trio.fail_after(seconds):
-            while (code := self.process.poll()) is None:
-                await trio.sleep(0.05)
-        return code
-
-    @property
-    def running(self) -> bool:
-        return self.process.poll() is None
-
-    def report(self) -> dict[str, Any]:
-        facts: dict[str, Any] = json.loads(self.stdout.read_text())
-        return facts
-
-    def said(self) -> str:
-        return self.stderr.read_text(errors="replace")[-3_000:]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.kill()
 
 
 def check_report(world: WorldProcess, job: ManyJob, report: dict[str, Any], record: Path) -> Counter[str]:

@@ -20,7 +20,7 @@ from engine.bus.local_members import hold, release
 from engine.bus.local_streams import read_tail
 from engine.storage import StorageError
 from tests.contract.bus import BusContract
-from tests.contract.bus_house import PATIENCE_SECONDS, SMALL_STREAM_OCTETS, payloads, take, until
+from tests.contract.bus_house import PATIENCE_SECONDS, SMALL_STREAM_OCTETS, Members, payloads, take, until
 
 pytestmark = pytest.mark.slow  # real sockets and processes on the real clock: seconds
 
@@ -33,36 +33,20 @@ QUICK: dict[str, Any] = {
 }
 
 
-class LocalHouse:
+class LocalHouse(Members[LocalBus]):
     def __init__(self, root: Path, nursery: trio.Nursery) -> None:
+        super().__init__(nursery)
         self.root = root
-        self._nursery = nursery
-        self._stopped: dict[LocalBus, trio.Event] = {}
 
     async def open(self, member: str, *, small_streams: bool = False, **options: Any) -> LocalBus:
         if small_streams:
             options["stream_octets_max"] = SMALL_STREAM_OCTETS
-        bus = LocalBus(self.root, member, **{**QUICK, **options})
-        self._stopped[bus] = trio.Event()
-        await self._nursery.start(self._run, bus)
-        return bus
+        return await self.start(LocalBus(self.root, member, **{**QUICK, **options}))
 
     async def close(self, bus: Bus) -> None:
         assert isinstance(bus, LocalBus)
-        bus.close()
-        await self._stopped.pop(bus).wait()
+        await super().close(bus)
         bus.close_files()
-
-    async def close_all(self) -> None:
-        for bus in list(self._stopped):
-            await self.close(bus)
-
-    async def _run(self, bus: LocalBus, task_status: trio.TaskStatus[None]) -> None:
-        stopped = self._stopped[bus]
-        try:
-            await bus.run(task_status)
-        finally:
-            stopped.set()
 
 
 @asynccontextmanager
