@@ -8,6 +8,7 @@
 A state becomes an order because orders are asked at every lease and for every message, are kept over a
 restart, and are walked through by `sweeping`. Orders of the tables carry an author of their own; what an
 operator ordered on this node stays his, but a table's order that he ends is given again: the table rules.
+What stood before a restart stands until the tables were read: the bus may be away.
 
 Also keeps bulk mail waiting while suppressions may be stale: when nothing was heard from the bus for
 STALE_SECONDS. Touches: the cluster's bus (reads), `stops`. On crash: read anew; what stands, stands.
@@ -25,6 +26,7 @@ from engine.actors.parts import Parts
 from engine.actors.stops import Aim, Scope, StopKind, StopOrder, TooManyStops
 from engine.bus.api import BusFull, PositionLost
 from engine.model.content import MessageClass
+from engine.model.decoding import UNDECODABLE
 from engine.runtime.spec import Context, Start
 from engine.storage import StorageError
 
@@ -60,7 +62,7 @@ def decode_state(value: bytes) -> CampaignState:
     """What does not decode is a pause."""
     try:
         return msgspec.json.decode(value, type=CampaignState)
-    except msgspec.MsgspecError:
+    except UNDECODABLE:
         return CampaignState("pause", "", "its row does not decode")
 
 
@@ -86,6 +88,7 @@ class CampaignStates:
         self._context = context
         self._states: dict[int, CampaignState] = {}
         self._retired = False
+        self._known: set[str] = set()  # tables that were read whole in this life
         self._heard_at = trio.current_time()
         self._written_at = -HEARD_SECONDS
         self._stale_before = self._silence_before()
@@ -95,18 +98,28 @@ class CampaignStates:
         return f"<CampaignStates: {len(self._states)} campaigns{', retired' if self._retired else ''}>"
 
     async def follow(self, table: str, says: Any) -> None:
-        """Hear a table for life."""
+        """Hear a table for life. Before it was read whole, nothing that stands is ended."""
         position = b""
+        shown: set[str] = set()
         while True:
+            if not position:
+                rows = await self._parts.cluster.read_all(table)
+                for key in shown - rows.keys():  # it went while nobody watched
+                    says(key, None)
+                for key, row in rows.items():
+                    says(key, row)
+                shown = set(rows)
+                self._known.add(table)
+                await self._assert()
             watch = self._parts.cluster.watch(table, position)
             try:
                 async for key, value in watch:
                     says(key, value)
+                    shown.add(key)
                     position = watch.position
                     await self._assert()
             except PositionLost:
                 position = b""
-                await trio.lowlevel.checkpoint()
 
     def campaign_says(self, key: str, value: bytes | None) -> None:
         if not key.isdecimal():
@@ -148,7 +161,7 @@ class CampaignStates:
             if state.state != "run" and (state.state != "cancel" or campaign in known)
         }
         changed = False
-        for order in self._of(AUTHOR):
+        for order in self._of(AUTHOR) if CAMPAIGNS_TABLE in self._known else ():
             if (order.kind, order.aim.campaign) not in wanted:
                 changed |= await self._parts.stops.end(order)
         for (kind, campaign), state in wanted.items():
@@ -157,6 +170,8 @@ class CampaignStates:
 
     async def _assert_retired(self) -> bool:
         membership = self._parts.membership
+        if RETIRED_TABLE not in self._known:
+            return False
         if not self._retired:
             membership.open("retired")
             return await self._end_all(RETIRED_AUTHOR)

@@ -167,3 +167,43 @@ async def test_an_engine_that_was_off_for_long_holds_bulk_until_it_hears_the_bus
     async with following(parts):
         await trio.sleep(0.9)
         assert judged(parts) == "waits"
+
+
+class SilentBus(MemoryBus):
+    """Away: nothing is read of it."""
+
+    async def read_all(self, table: str) -> dict[str, bytes]:
+        await trio.sleep_forever()
+        raise AssertionError
+
+
+async def test_what_stood_stands_over_a_restart_while_the_bus_is_away(autojump_clock: MockClock) -> None:
+    parts = memory_parts()
+    async with following(parts):
+        await say(parts, "pause")
+        await parts.cluster.put("retired", "node", parts.spool.epoch.encode())
+        await trio.sleep(0.9)
+    stood = parts.stops.all()
+    assert len(stood) == 2
+    silent = SilentBus("node")
+    silent.online = False
+    parts.cluster = silent
+    await parts.bus.put("seen", "heard", repr(parts.clock.now()).encode())
+    async with following(parts):
+        await trio.sleep(100)
+        assert parts.stops.all() == stood
+
+
+async def test_what_was_taken_back_meanwhile_ends_once_the_tables_are_read(autojump_clock: MockClock) -> None:
+    parts = memory_parts()
+    async with following(parts):
+        await say(parts, "pause")
+    await parts.cluster.put("campaigns", str(CAMPAIGN), msgspec.json.encode(CampaignState("run")))
+    async with following(parts):
+        await trio.sleep(0.9)
+        assert judged(parts) == "goes"
+
+
+def test_a_state_with_broken_text_is_a_pause() -> None:
+    assert decode_state(b'{"state": "\xff"}').state == "pause"
+    assert decode_state(b'{"state": ' + b"[" * 200_000).state == "pause"

@@ -1,0 +1,10 @@
+"""What a decoder of msgspec raises for octets that somebody else wrote.
+
+Its own errors are not all: text that is no UTF-8 is a UnicodeDecodeError, and what is nested too deeply a
+RecursionError. Whoever decodes what came over a bus, a pipe or a disk that others write catches all three;
+an entry that crashes its reader would come again after each restart.
+"""
+
+import msgspec
+
+UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
