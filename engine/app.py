@@ -220,15 +220,21 @@ def open_cluster(config: Config, bus: LocalBus) -> Bus:
     from engine.bus.nats import NatsBus  # the extra `cluster`: an engine alone does without
 
     folder = Path(config.keys.folder)
-    seed = read_secret(folder / table.seeds / "engine.seed").decode().strip() if table.seeds else None
-    return NatsBus(
-        [(server.host, server.port) for server in table.servers],
-        config.node.name,
-        seed=seed,
-        ca_file=folder / table.ca_file if table.ca_file else None,
-        replicas=table.replicas,
-        stream_octets_max=int(table.stream_max),
-    )
+    try:
+        seed = read_secret(folder / table.seeds / "engine.seed").decode().strip() if table.seeds else None
+        return NatsBus(
+            [(server.host, server.port) for server in table.servers],
+            config.node.name,
+            seed=seed,
+            ca_file=folder / table.ca_file if table.ca_file else None,
+            replicas=table.replicas,
+            stream_octets_max=int(table.stream_max),
+        )
+    except (ValueError, OSError) as error:  # the error's own text may hold what the file holds
+        raise EngineError(
+            f"[bus] seeds or ca_file in {folder} cannot be used ({type(error).__name__}):"
+            " put back this node's files, or join it anew"
+        ) from None
 
 
 def load_keys(config: Config) -> TokenRing:

@@ -30,8 +30,9 @@ from engine.actors.parts import Parts
 from engine.actors.requests import CHANGES_MAX, Act, Peer, Request
 from engine.actors.routing import RELAY
 from engine.actors.ruling import Ruling
-from engine.bus.api import PAYLOAD_OCTETS_MAX, Bus, Question
+from engine.bus.api import PAYLOAD_OCTETS_MAX, Bus, BusFull, Question
 from engine.model.address import AddressError, normalise_domain
+from engine.model.decoding import UNDECODABLE
 from engine.model.reply import FailureKind, TransportFailure, Verb
 from engine.mta.net.mx import Route
 from engine.mta.policy.shaping import describe_match
@@ -121,7 +122,7 @@ class Desk:
         """The JSON answer to one request."""
         try:
             request = msgspec.json.decode(payload, type=Request)
-        except msgspec.MsgspecError as error:
+        except UNDECODABLE as error:
             return _error(f"the request does not decode: {error}")
         act = self._known.get(request.command)
         if act is None:
@@ -130,7 +131,7 @@ class Desk:
             answer = msgspec.json.encode(await act(request))
         except Refused as refused:
             return _error(str(refused))
-        except StorageError as error:  # a full disk must not cost more than this act
+        except (StorageError, BusFull) as error:  # a full disk must not cost more than this act
             return _error(f"it could not be kept: {error}")
         await self._tell_notes()
         if len(answer) > PAYLOAD_OCTETS_MAX:
@@ -143,7 +144,7 @@ class Desk:
             for pin in self._parts.controls.over(self._parts.clock.now()):
                 try:
                     await self._parts.controls.remove(pin.path, pin.knob)
-                except StorageError as error:
+                except (StorageError, BusFull) as error:
                     log.warning("a pin that is over could not be removed", path=pin.path, error=str(error))
                     break
                 by = Author(pin.author, "its time is over")

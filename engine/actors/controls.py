@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from engine.actors.memory import PathMemory
 from engine.bus.api import NodeBus
+from engine.model.decoding import UNDECODABLE
 from engine.mta.policy.governor import Knob
 
 TABLE = "controls"
@@ -46,7 +47,7 @@ class Controls:
         for key, value in bus.items(TABLE).items():
             try:
                 pin = msgspec.json.decode(value, type=Pin)
-            except msgspec.MsgspecError as error:
+            except UNDECODABLE as error:
                 log.warning("a pin does not decode", key=key, error=str(error))
                 continue
             self._pins[pin.path, pin.knob] = pin

@@ -11,16 +11,16 @@ crash: what was not acknowledged comes again, and a chunk id seen before is ackn
 from collections.abc import Collection
 from typing import Any
 
-import msgspec
 import structlog
 import trio
 
 from engine.actors.membership import claim_of
 from engine.actors.messages import Accept, Flush, Note, PutContent
 from engine.actors.parts import Parts
-from engine.bus.api import BusFull, Delivery, Subscription
+from engine.bus.api import BusFull, Delivery, Subscription, is_digest
 from engine.model.address import AddressError, parse_address
 from engine.model.content import Content
+from engine.model.decoding import UNDECODABLE
 from engine.model.envelope import CHUNK_ENTRIES_MAX, Chunk
 from engine.model.event import ChunkRefused
 from engine.model.submission import (
@@ -100,7 +100,7 @@ async def _decode(parts: Parts, spooler: Ref[Any], delivery: Delivery) -> Submis
     """The submission, or None, a log line and an event: what does not decode would not decode again."""
     try:
         return decode_submission(delivery.payload)
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         log.error(
             "a submission does not decode",
             writer=delivery.writer,
@@ -179,12 +179,14 @@ async def _content_of(parts: Parts, submission: Submission) -> Content:
     if isinstance(submission, SubmitContent):
         return submission.content
     assert isinstance(submission, SubmitContentBlob)
+    if not is_digest(submission.digest):
+        raise SpoolError(f"the digest of campaign {submission.campaign}'s content is none")
     data = await parts.cluster.read_blob(submission.digest)
     if data is None:
         raise SpoolError(f"the content of campaign {submission.campaign} is not on the bus any more")
     try:
         content = decode_content(data)
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise SpoolError(f"the content of campaign {submission.campaign} does not decode: {error}") from error
     if content.campaign != submission.campaign:
         raise SpoolError(f"the content of campaign {submission.campaign} is that of {content.campaign}")

@@ -15,6 +15,7 @@ from msgspec import Struct
 from engine.bus.api import NodeBus
 from engine.config.load import ConfigError, parse_rule
 from engine.config.shaping import MATCH_KEYS, ShapingRule
+from engine.model.decoding import UNDECODABLE
 from engine.mta.policy.shaping import describe_match
 
 TABLE = "overrides"
@@ -57,7 +58,7 @@ class Overrides:
             try:
                 override = msgspec.json.decode(value, type=Override)
                 self._standing[override.number] = override, parse_rule(override.said, "override")
-            except (msgspec.MsgspecError, ConfigError) as error:
+            except (*UNDECODABLE, ConfigError) as error:
                 log.warning("an override does not decode", key=key, error=str(error))
         self._standing = dict(sorted(self._standing.items()))
 

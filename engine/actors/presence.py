@@ -11,7 +11,9 @@ Touches: the cluster's bus (tables `status`, `claims`), the node's own bus (what
 (reads). On crash: the row grows old, nothing else.
 """
 
-from typing import Any
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
@@ -21,6 +23,7 @@ from msgspec import Struct
 from engine.actors.membership import claim_of
 from engine.actors.parts import Parts
 from engine.bus.api import BusFull
+from engine.model.decoding import UNDECODABLE
 from engine.model.single import CHUNK_PREFIX
 from engine.observe.version import own_version
 from engine.runtime.spec import Context, Start
@@ -31,6 +34,8 @@ SEEN_TABLE = "seen"  # on the node's own bus
 SILENT_BEATS = 3.0  # a life whose row has not changed for so many intervals is over
 GRACE_SECONDS = 30.0  # for all engines to find out that the bus has forgotten, and to put their claims back
 GRACE_BEATS = 15.0  # the same, where beats come faster
+
+T = TypeVar("T")
 
 log = structlog.get_logger("presence")
 
@@ -92,7 +97,8 @@ class Presence:
         await self._outwait_another(row)
         seen = parts.bus.get(SEEN_TABLE, self._key) if parts.cluster is not parts.bus else None
         membership.beat = max(membership.beat, int(seen or 0))
-        if membership.beat and (row is None or row.beat < membership.beat):
+        behind = membership.beat and (row is None or row.beat < membership.beat)
+        if behind or "forgotten" in membership.closures:  # the latter: our former incarnation was not done
             await self._bus_forgot(row)
         membership.open("joining", quietly=True)
         while True:
@@ -111,16 +117,17 @@ class Presence:
         data = await self._parts.cluster.read(STATUS_TABLE, self._key)
         try:
             return None if data is None else _decode(data)
-        except msgspec.MsgspecError as error:
+        except UNDECODABLE as error:
             log.warning("the status row does not decode; it is written anew", why=str(error))
             return None
 
     async def _outwait_another(self, row: EngineStatus | None) -> None:
         """Return once no other life of this name counts on."""
         membership = self._parts.membership
-        if row is None or row.incarnation == membership.incarnation:
-            return
-        if row.place and row.place == membership.place:  # one writer's lock: the former life is over
+        alone = row is None or row.incarnation == membership.incarnation
+        # At our own place the former life is over: there is one writer's lock.
+        if row is None or alone or (row.place and row.place == membership.place):
+            membership.open("twin", quietly=True)
             return
         since, counted = trio.current_time(), (row.incarnation, row.beat)
         while trio.current_time() - since < SILENT_BEATS * max(self._interval, row.interval):
@@ -176,6 +183,15 @@ class Presence:
         then, before = self._finished[0]
         return max(0, finished - before) / (now - then) if now > then else 0.0
 
+    async def _patiently(self, act: Callable[[], Awaitable[T]]) -> T:
+        """Do it, however long the bus has no room."""
+        while True:
+            try:
+                return await act()
+            except (BusFull, StorageError) as error:
+                log.warning("the bus has no room", why=str(error))
+                await trio.sleep(self._interval)
+
     async def _bus_forgot(self, row: EngineStatus | None) -> None:
         """Put back what the bus has lost of ours; take nothing until the others had time to do so, too."""
         parts, membership = self._parts, self._parts.membership
@@ -191,10 +207,10 @@ class Presence:
         for chunk in parts.spool.chunk_ids():
             if chunk.startswith(CHUNK_PREFIX):  # a single message: its stream is ours alone, nobody claims it
                 continue
-            there = await parts.cluster.create("claims", chunk, claim)
+            there = await self._patiently(partial(parts.cluster.create, "claims", chunk, claim))
             foreign += there is not None and there != claim
         if foreign:
             log.error("chunks that this engine took are claimed by others now", chunks=foreign)
-        await self._beat()
+        await self._patiently(self._beat)
         await trio.sleep(min(GRACE_SECONDS, GRACE_BEATS * self._interval))
         membership.open("forgotten")

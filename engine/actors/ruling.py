@@ -20,6 +20,7 @@ from msgspec.structs import fields, replace
 from engine.actors.operating import TEXT_MAX, Author, Refused
 from engine.actors.overrides import Override, TooManyOverrides, describe_said
 from engine.actors.parts import ConfigFile, Parts
+from engine.bus.api import BusFull
 from engine.config.load import ConfigError, load_config, parse_rule
 from engine.config.replies import load_reply_rules
 from engine.config.shaping import MATCH_KEYS, ShapingRule
@@ -110,7 +111,7 @@ class Ruling:
             for override in over:
                 try:
                     await self._end(override, Author(override.author, "its time is over"))
-                except StorageError as error:
+                except (StorageError, BusFull) as error:
                     log.warning("an override that is over could not be removed", error=str(error))
         return bool(over)
 

@@ -15,15 +15,15 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import msgspec
 import structlog
 import trio
 
 from engine.actors.messages import Accept, Flush, Note, PutContent
 from engine.actors.parts import Parts
-from engine.bus.api import BusFull, Delivery, Subscription
+from engine.bus.api import BusFull, Delivery, Subscription, is_digest
 from engine.model.address import AddressError, parse_address
 from engine.model.content import Content
+from engine.model.decoding import UNDECODABLE
 from engine.model.event import ChunkRefused
 from engine.model.single import (
     ID_OCTETS_MAX,
@@ -43,6 +43,7 @@ from engine.model.single import (
     standing_content,
 )
 from engine.model.submission import SubmitContent
+from engine.mta.compose.token import CAMPAIGN_MAX
 from engine.mta.spool.api import SpoolError
 from engine.runtime.ref import Ref
 from engine.runtime.spec import Context, Start
@@ -127,8 +128,9 @@ class SingleIntake:
                     await self._refuse(delivery, submission)
                 elif isinstance(submission, SubmitSingle):
                     nursery.start_soon(self._take_patiently, submission, delivery)
-                    if isinstance(submission.message, BlobMessage) and submission.message.last:
-                        batch.needless.append(submission.message.digest)
+                    blob = submission.message if isinstance(submission.message, BlobMessage) else None
+                    if blob is not None and blob.last and is_digest(blob.digest):
+                        batch.needless.append(blob.digest)
         self._places.release()
         batch.done.set()
 
@@ -256,6 +258,8 @@ class SingleIntake:
         await self._spooler.ask(lambda answer: PutContent(content, answer))
 
     def _content_problem(self, content: Content) -> str:
+        if not 0 < content.campaign <= CAMPAIGN_MAX:
+            return f"campaign {content.campaign} is not from 1 to {CAMPAIGN_MAX}"
         if not content.single or is_standing(content.campaign) != content.raw:
             return f"campaign {content.campaign} is no content for single messages"
         unknown = [one.key for one in content.dkim if one.key not in self._parts.dkim_keys]
@@ -290,7 +294,7 @@ def _decode(delivery: Delivery) -> SubmitSingle | SubmitContent | str:
     """The submission, or why it is none: it would be none again."""
     try:
         return decode_single(delivery.payload)
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         return f"does not decode: {error}"
 
 
@@ -298,6 +302,11 @@ def single_problem(single: SubmitSingle) -> str:
     """Why a single is unfit whatever the spool holds, or nothing."""
     if not 0 < len(single.id.encode()) <= ID_OCTETS_MAX or "\0" in single.id:
         return "its id is empty, too long or holds NUL"
+    message = single.message
+    if isinstance(message, TemplateMessage) and not 0 < message.campaign <= CAMPAIGN_MAX:
+        return f"campaign {message.campaign} is not from 1 to {CAMPAIGN_MAX}"
+    if isinstance(message, BlobMessage) and not is_digest(message.digest):
+        return "the digest of its blob is none"
     if not 0.0 <= single.expires_at < 2**32:
         return "its expiry is no time"
     try:

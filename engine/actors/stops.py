@@ -18,6 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.bus.api import NodeBus
+from engine.model.decoding import UNDECODABLE
 
 TABLE = "stops"
 STOPS_MAX = 1_000  # more than anybody gives by hand; each is looked at when the table changes only
@@ -157,7 +158,7 @@ class Stops:
             self._last = max(self._last, int(key) if key.isdecimal() else 0)
             try:
                 order = msgspec.json.decode(value, type=StopOrder)
-            except msgspec.MsgspecError as error:
+            except UNDECODABLE as error:
                 log.warning("an operator's order does not decode", key=key, error=str(error))
                 continue
             self._standing[order.number] = order

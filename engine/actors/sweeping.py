@@ -21,6 +21,7 @@ from engine.actors.messages import Note, Queued, StopsChanged
 from engine.actors.parts import Parts
 from engine.actors.requests import Peer
 from engine.actors.stops import Scope, StopKind, StopOrder
+from engine.bus.api import BusFull
 from engine.model.disposition import Disposition, Outcome, assumed
 from engine.model.event import Adapted
 from engine.mta.spool.api import Listed, Settled
@@ -92,7 +93,10 @@ class Sweeper:
             for order in orders:
                 try:
                     worked = await self._step(order) or worked
-                except StorageError as error:  # a full disk: the spooler says what that means for all
+                except (
+                    StorageError,
+                    BusFull,
+                ) as error:  # a full disk: the spooler says more
                     log.warning(
                         "an order could not be carried out for now", order=str(order.aim), why=str(error)
                     )
@@ -264,7 +268,7 @@ class Sweeper:
         for order in stops.over(self._parts.clock.now()):
             try:
                 ended = await stops.end(order) or ended
-            except StorageError as error:
+            except (StorageError, BusFull) as error:
                 log.warning(
                     "an order that is over could not be removed", order=str(order.aim), why=str(error)
                 )

@@ -16,6 +16,7 @@ import trio
 from msgspec import Struct
 
 from engine.bus.api import NodeBus
+from engine.model.decoding import UNDECODABLE
 from engine.model.tls import HostTls, PolicyKind, TlsDemand
 from engine.model.tls_result import (
     TLS_RESULTS_TABLE,
@@ -190,7 +191,7 @@ class TlsResults:
                 continue
             try:
                 row = msgspec.json.decode(value, type=DomainResults)
-            except msgspec.MsgspecError as error:
+            except UNDECODABLE as error:
                 log.warning("counts of TLS sessions do not decode", key=key, error=str(error))
                 continue
             domains[row.domain] = {

@@ -13,6 +13,7 @@ import structlog
 
 from engine.bus.api import BusFull, NodeBus
 from engine.config.shaping import WarmUpPlan
+from engine.model.decoding import UNDECODABLE
 from engine.mta.policy.warmup import WarmUp, WarmUpState
 
 TABLE = "warmup"
@@ -119,7 +120,7 @@ class WarmUpAccount:
             return None
         try:
             return msgspec.json.decode(data, type=WarmUpState)
-        except msgspec.MsgspecError as error:
+        except UNDECODABLE as error:
             log.error(
                 "a warm-up count does not decode: nothing more goes today", path=self._key, why=str(error)
             )

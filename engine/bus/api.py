@@ -41,6 +41,7 @@ STREAM_OCTETS_MAX = 4 * 1024**3  # events of about ten campaigns of 1,000,000 wi
 
 WORK_QUEUES = ("chunks.", "commands.")
 
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -247,3 +248,15 @@ def check_payloads(payloads: Sequence[bytes]) -> None:
     octets = sum(len(check_payload(payload)) for payload in payloads)
     if octets > PUBLISH_OCTETS_MAX:
         raise ValueError(f"a publish has {octets} octets, more than {PUBLISH_OCTETS_MAX}; cut it")
+
+
+def is_digest(digest: str) -> bool:
+    """Whether it is a SHA-256 in lower-case hex: a blob's name."""
+    return _DIGEST.fullmatch(digest) is not None
+
+
+def check_digest(digest: str) -> str:
+    """A blob's name, if it is one; ValueError."""
+    if not is_digest(digest):
+        raise ValueError(f"{digest[:80]!r} is no SHA-256 in lower-case hexadecimal digits")
+    return digest

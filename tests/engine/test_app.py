@@ -22,7 +22,7 @@ from engine.config.egress import RelayRule, SourceRule
 from engine.config.tables import NodeTable
 from engine.config.tls import TlsTable, TrustAd
 from engine.config.units import HostPort
-from engine.keyring import KeyringError, create_master_key
+from engine.keyring import KeyringError, create_master_key, write_secret
 from engine.mta.net.egress import egress_sources
 from engine.mta.net.resolver import Resolver
 from engine.runtime.child import ChildState
@@ -169,6 +169,19 @@ async def refusal(folder: Path, *, engine: dict[str, Any] | None = None, **node:
             raise AssertionError("it opened")
     except EngineError as error:
         return error
+
+
+async def test_a_bus_key_that_is_none_is_named_without_its_octets(tmp_path: Path) -> None:
+    config = engine_config(tmp_path)
+    Path(config.keys.folder).mkdir()
+    create_master_key(Path(config.keys.folder) / "master.key")
+    write_secret(Path(config.keys.folder) / "engine.seed", b"SUSECRET\xff")
+    bus = BusTable(kind=BusKind.NATS, seeds=".", ca_file="")
+    with pytest.raises(EngineError, match=r"\[bus\] seeds or ca_file") as caught:
+        async with open_engine(replace(config, bus=bus)):
+            raise AssertionError("it opened")
+    assert "SECRET" not in str(caught.value)
+    assert caught.value.__suppress_context__
 
 
 async def test_two_processes_cannot_share_a_folder(tmp_path: Path) -> None:

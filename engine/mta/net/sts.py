@@ -18,6 +18,7 @@ import trio
 from dns.rdatatype import RdataType
 from msgspec import Struct
 
+from engine.model.decoding import UNDECODABLE
 from engine.model.tls import PolicyKind
 from engine.model.tls_result import TlsResult
 from engine.mta.net.dns_message import AnswerKind
@@ -167,7 +168,7 @@ class StsPolicies:
             return None
         try:
             kept = msgspec.msgpack.decode(row, type=KeptPolicy)
-        except msgspec.MsgspecError as error:  # another version wrote it
+        except UNDECODABLE as error:  # another version wrote it
             log.warning("a policy does not decode", domain=domain, error=str(error))
             del self._rows[domain]
             return None

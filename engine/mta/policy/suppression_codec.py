@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from engine.model.address import Address, AddressError, canonical_v1, normalise_domain
+from engine.model.decoding import UNDECODABLE
 from engine.mta.policy.suppression import (
     EVERYWHERE,
     Reason,
@@ -169,7 +170,7 @@ def decode_order(payload: bytes) -> SuppressionOrder:
     """Raises SuppressionError for octets that are no order, or one that makes no sense."""
     try:
         order = _decode_order(payload)
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (*UNDECODABLE, ValueError) as error:
         raise SuppressionError(f"an order about suppressions does not decode: {error}") from error
     check_keys(order.keys)
     return order

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from engine.keyring import replace_file
+from engine.model.decoding import UNDECODABLE
 from engine.storage import StorageError
 
 PLACE_FILE = "place"
@@ -42,7 +43,7 @@ def check_place(folder: Path) -> str:
     except FileNotFoundError:
         adopt(folder)
         return str(here)
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, *UNDECODABLE) as error:
         raise StorageError(f"{path}: cannot be read ({error}); `emass queue adopt` writes it anew") from error
     if noted.inode != here.inode:
         raise StorageError(

@@ -13,7 +13,7 @@ from engine.actors.messages import Note
 from engine.actors.parts import Parts
 from engine.actors.path import Path
 from engine.actors.resolver import resolver
-from engine.bus.api import PAYLOAD_OCTETS_MAX
+from engine.bus.api import PAYLOAD_OCTETS_MAX, BusFull
 from engine.model.event import Adapted
 from engine.mta.policy.governor import Knob
 from engine.runtime.child import SupervisorStatistics
@@ -143,13 +143,14 @@ async def test_a_pin_stands_again_after_a_restart(autojump_clock: MockClock) -> 
     assert [pin.knob for pin in again.controls.of(KEY)] == [Knob.RATE]
 
 
+@pytest.mark.parametrize("trouble", [StorageError("the disk is full"), BusFull("the disk is full")])
 async def test_a_disk_that_keeps_no_pin_costs_that_act_only(
-    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+    trouble: Exception, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     office = Office()
 
     async def full(*_: object) -> None:
-        raise StorageError("the disk is full")
+        raise trouble
 
     monkeypatch.setattr(office.parts.bus, "put", full)
     answer = await office.ask("pin", path=KEY, knob="rate", value=2, **BY)

@@ -374,3 +374,24 @@ async def test_over_a_cluster_a_sealed_key_may_come_after_the_campaign(autojump_
         parts.dkim_keys = {identity.key: "" for identity in signed().dkim}  # type: ignore[assignment]
         await trio.sleep(2)
     assert parts.spool.content(CAMPAIGN) == signed()
+
+
+@pytest.mark.parametrize("payload", [b"\xa1\xff", b"\x91" * 100_000, b'{"a": "\xff"}'])
+async def test_octets_that_crash_a_decoder_are_refused_like_any_others(
+    payload: bytes, autojump_clock: MockClock
+) -> None:
+    parts = memory_parts()
+    async with running_intake(parts) as tree:
+        await through(parts, payload, SubmitContent(letter()), a_chunk("a@x.test"))
+        assert [child.crashes for child in tree.statistics().children] == [0, 0]
+    assert parts.spool.counts(CAMPAIGN).accepted == 1
+    assert len(refusals(parts)) == 1
+
+
+@pytest.mark.parametrize("digest", ["", "../../etc/passwd", "F" * 64])
+async def test_a_digest_that_is_none_is_refused(digest: str, autojump_clock: MockClock) -> None:
+    parts = memory_parts()
+    async with running_intake(parts) as tree:
+        (line,) = await through(parts, SubmitContentBlob(CAMPAIGN, digest))
+        assert [child.crashes for child in tree.statistics().children] == [0, 0]
+    assert "digest" in line["why"]

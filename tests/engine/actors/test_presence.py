@@ -12,6 +12,7 @@ from trio.testing import MockClock
 from engine.actors.membership import claim_of
 from engine.actors.parts import Parts
 from engine.actors.presence import EngineStatus, presence
+from engine.bus.api import BusFull
 from tests.fakes.engine_house import CAMPAIGN, Desk, accepted, memory_parts, numbered
 from tests.fakes.memory_bus import MemoryBus
 
@@ -190,3 +191,38 @@ async def test_a_row_that_does_not_decode_is_written_anew(autojump_clock: MockCl
     async with present(parts):
         await trio.sleep(0.1)
         assert row(parts).beat == 1
+
+
+async def test_a_restart_in_the_grace_does_not_leave_the_engine_closed(autojump_clock: MockClock) -> None:
+    parts = memory_parts()
+    cluster = apart(parts)
+    async with present(parts):
+        await trio.sleep(INTERVAL * 3.5)
+        cluster.tables["status"].clear()
+        await trio.sleep(INTERVAL)
+        assert "forgotten" in parts.membership.closures
+    async with present(parts):  # a new incarnation of the actor, over the same facts
+        await trio.sleep(INTERVAL * 20)
+        assert not parts.membership.closed
+
+
+async def test_a_full_bus_is_waited_for_with_the_claims(autojump_clock: MockClock) -> None:
+    parts = memory_parts()
+    cluster = apart(parts)
+    await accepted(parts, numbered(5))
+    create, refusals = cluster.create, 3
+
+    async def full_at_first(table: str, key: str, value: bytes) -> bytes | None:
+        nonlocal refusals
+        refusals -= 1
+        if refusals >= 0:
+            raise BusFull("no room")
+        return await create(table, key, value)
+
+    cluster.create = full_at_first  # type: ignore[method-assign]
+    async with present(parts):
+        await trio.sleep(INTERVAL * 1.5)
+        cluster.tables["status"].clear()
+        await trio.sleep(INTERVAL * 30)
+        assert set(cluster.tables["claims"]) == set(parts.spool.chunk_ids())
+        assert not parts.membership.closed

@@ -173,6 +173,9 @@ async def test_without_room_it_waits_and_takes_the_same_again(
         (replace(a_single(), expires_at=float("nan")), "its expiry is no time"),
         (replace(a_single(), expires_at=1e12), "its expiry is no time"),
         (a_single(message=BlobMessage(KIND, "00" * 32)), "its blob is gone"),
+        (a_single(message=BlobMessage(KIND, "../x")), "the digest of its blob is none"),
+        (a_single(message=TemplateMessage(-1)), "campaign -1 is not from 1"),
+        (a_single(message=TemplateMessage(2**40)), "campaign 1099511627776 is not from 1"),
         (a_single(message=TemplateMessage(7)), "campaign 7 is no content for single messages"),
         (a_single(message=RawMessage(replace(KIND, dkim=(DkimIdentity("d", "s", "k"),)), b"")), "key"),
     ],
@@ -199,6 +202,28 @@ async def test_octets_that_are_no_single_are_told(autojump_clock: MockClock) -> 
     assert "does not decode" in line["why"]
     assert len(refusals(parts)) == 1
     assert len(await envelopes(parts)) == 1
+
+
+@pytest.mark.parametrize("octets", [b"\xa1\xff", b"\x91" * 100_000])
+async def test_octets_that_crash_a_decoder_are_told_like_any_others(
+    octets: bytes, autojump_clock: MockClock
+) -> None:
+    parts = memory_parts()
+    async with running(parts) as tree:
+        (line,) = await through(parts, octets, a_single())
+        assert tree.child_statistics("single_intake").crashes == 0
+    assert "does not decode" in line["why"]
+
+
+@pytest.mark.parametrize("campaign", [-5, 2**40])
+async def test_a_content_with_an_impossible_number_is_refused(
+    campaign: int, autojump_clock: MockClock
+) -> None:
+    parts = memory_parts()
+    async with running(parts) as tree:
+        (line,) = await through(parts, SubmitContent(letter(campaign, single=True)))
+        assert all(child.crashes == 0 for child in tree.statistics().children)
+    assert "is not from 1" in line["why"]
 
 
 async def test_a_campaigns_content_is_refused_here(autojump_clock: MockClock) -> None:

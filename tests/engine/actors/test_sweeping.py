@@ -14,6 +14,7 @@ from engine.actors.messages import Note, Queued, StopsChanged
 from engine.actors.parts import Parts
 from engine.actors.stops import Aim, Draining, Scope, StopKind, StopOrder, Stops
 from engine.actors.sweeping import PAUSE_SECONDS, Sweeper, Walk, sweeping
+from engine.bus.api import BusFull
 from engine.model.disposition import DelayReason, Disposition, Outcome
 from engine.model.event import Adapted
 from engine.storage import StorageError
@@ -257,8 +258,9 @@ async def test_a_drain_ends_when_nothing_is_left_or_its_time_is_over(
         assert house.parts.drained.is_set()
 
 
+@pytest.mark.parametrize("trouble", [StorageError("no room"), BusFull("no room")])
 async def test_a_full_disk_costs_patience_only(
-    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+    trouble: Exception, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     house = House()
     await accepted(house.parts, numbered(3))
@@ -266,7 +268,7 @@ async def test_a_full_disk_costs_patience_only(
     settle = house.parts.spool.settle
 
     def full(*arguments: Any) -> Any:
-        raise StorageError("no room")
+        raise trouble
 
     monkeypatch.setattr(house.parts.spool, "settle", full)
     async with house.sweeps():
