@@ -1,8 +1,8 @@
 """`python -m bench scale`: up to 50 broadcasters and 100,000,000 recipients in virtual time.
 
 The real policy code (shaping rules, governor, throttle, warm-up, retries, source of a domain, spreading of
-chunks) runs against assumed receivers (`scale_providers`); engines and coordinator are ceilings that were
-measured. Each section varies one thing. `optimum` is a lower bound from work over capacity that knows
+chunks) runs against assumed receivers (`simulation.providers`); engines and coordinator are ceilings that
+were measured. Each section varies one thing. `optimum` is a lower bound from work over capacity that knows
 nothing of the simulation; efficiency is optimum over time. With `--against FILE`, the output of
 `python -m bench world --json`, the same list goes through the model and both are set side by side.
 """
@@ -17,10 +17,10 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import machine
-from bench.scale_chart import scale_chart
-from bench.scale_check import check, check_table
-from bench.scale_model import SIGNED_PER_SECOND
-from bench.scale_runs import SECTIONS, SHARED_PER_SECOND, Plan, Row, Runner
+from bench.simulation.chart import scale_chart
+from bench.simulation.check import check, check_table
+from bench.simulation.model import SIGNED_PER_SECOND
+from bench.simulation.runs import SECTIONS, SHARED_PER_SECOND, Plan, Row, Runner
 
 COUNTS = (1, 2, 5, 10, 20, 50)
 BASE = 10

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from bench.scale_model import ACCEPTS_PER_SECOND, Broadcaster, Scenario
+from bench.simulation.model import ACCEPTS_PER_SECOND, Broadcaster, Scenario
 from control.job.roster import Speed
 from control.job.spreading import Standing, Unclaimed, deal, given, moves
 

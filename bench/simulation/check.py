@@ -12,9 +12,9 @@ from typing import Any
 
 from rich.table import Table
 
-from bench.scale_fleet import simulate
-from bench.scale_model import FIXED_PLAN, NO_COORDINATOR, Broadcaster, Scenario
-from bench.scale_providers import of_world
+from bench.simulation.fleet import simulate
+from bench.simulation.model import FIXED_PLAN, NO_COORDINATOR, Broadcaster, Scenario
+from bench.simulation.providers import of_world
 from bench.world.mix import KINDS, TAIL_WEIGHT, real_list
 from bench.world.spec import WorldSpec
 from bench.world_report import FIRMS, group_of

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
-from bench.scale_model import Broadcaster, Scenario
-from bench.scale_path import DAY_SECONDS
-from bench.scale_providers import Provider
+from bench.simulation.model import Broadcaster, Scenario
+from bench.simulation.path import DAY_SECONDS
+from bench.simulation.providers import Provider
 from engine.model.envelope import CHUNK_ENTRIES_MAX
 
 ENGINES, COORDINATOR, BUS, RETRIES = "engines", "coordinator", "bus", "retries"

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from bench.scale_fleet import FleetModel, placed, share_out, simulate, thinned
-from bench.scale_model import FIXED_PLAN, NO_COORDINATOR, Loss, Outcome, Scenario, fleet
-from bench.scale_optimum import optimum
-from bench.scale_providers import Provider, known_providers, with_shared_limit
+from bench.simulation.fleet import FleetModel, placed, share_out, simulate, thinned
+from bench.simulation.model import FIXED_PLAN, NO_COORDINATOR, Loss, Outcome, Scenario, fleet
+from bench.simulation.optimum import optimum
+from bench.simulation.providers import Provider, known_providers, with_shared_limit
 from engine.model.egress import Source
 from engine.mta.policy.egress import Egress
 

@@ -1,7 +1,7 @@
 """What `bench scale` asks: the sections of its table, each some scenarios that differ in one thing.
 
 A section is a function that asks a `Runner` for rows; `SECTIONS` names them. A row is one run with the bound
-that `scale_optimum` computes for it. Efficiency is bound over time. A scenario that several sections have in
+that `optimum` computes for it. Efficiency is bound over time. A scenario that several sections have in
 common runs once. Pure but for the processor time of a run.
 """
 
@@ -12,8 +12,8 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from bench.scale_fleet import simulate
-from bench.scale_model import (
+from bench.simulation.fleet import simulate
+from bench.simulation.model import (
     FIXED_PLAN,
     SIGNED_PER_SECOND,
     UNSIGNED_PER_SECOND,
@@ -22,8 +22,8 @@ from bench.scale_model import (
     Scenario,
     fleet,
 )
-from bench.scale_optimum import Bound, optimum
-from bench.scale_providers import MIXES, known_providers, with_shared_limit
+from bench.simulation.optimum import Bound, optimum
+from bench.simulation.providers import MIXES, known_providers, with_shared_limit
 
 SHARED_PER_SECOND = 250.0  # what one sending domain may do at the largest provider, all addresses together
 RETURN_SECONDS = 1_800.0

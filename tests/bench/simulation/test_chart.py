@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.scale_chart import HEIGHT, WIDTH, Curve, plot, scale_chart
-from bench.scale_model import Loss, Scenario
-from bench.scale_runs import Plan, Row, Runner
+from bench.simulation.chart import HEIGHT, WIDTH, Curve, plot, scale_chart
+from bench.simulation.model import Loss, Scenario
+from bench.simulation.runs import Plan, Row, Runner
 
 SVG = "{http://www.w3.org/2000/svg}"
 PLAN = Plan(messages=2_000, counts=(1, 2), base=2)

@@ -13,7 +13,7 @@ connections are told at once.
 import heapq
 import math
 
-from bench.scale_providers import Provider
+from bench.simulation.providers import Provider
 from engine.config.units import Rate
 from engine.mta.policy.governor import Governor
 from engine.mta.policy.governor_rate import START_PER_SECOND

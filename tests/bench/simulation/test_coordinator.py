@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.scale_coordinator import Ceiling, CoordinatorModel
-from bench.scale_fleet import BroadcasterModel
-from bench.scale_model import FIXED_PLAN, NO_COORDINATOR, Coordinator, Scenario, fleet
-from bench.scale_providers import known_providers
+from bench.simulation.coordinator import Ceiling, CoordinatorModel
+from bench.simulation.fleet import BroadcasterModel
+from bench.simulation.model import FIXED_PLAN, NO_COORDINATOR, Coordinator, Scenario, fleet
+from bench.simulation.providers import known_providers
 from control.job.roster import LIVE_SECONDS
 
 PROVIDERS = known_providers()

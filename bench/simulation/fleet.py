@@ -2,7 +2,7 @@
 
 A step is some seconds: the coordinator cuts and deals chunks (`control.job.spreading`, by weight times the
 speed that `control.job.roster` measures), each engine divides its speed among its paths (whoever wants
-little gets it, the others the same), and each path takes its turn (`scale_path`). Paths whose control loop
+little gets it, the others the same), and each path takes its turn (`path`). Paths whose control loop
 moves, and those that meet a shared limit, go in parts of half a second, as often as an engine looks.
 Pure and deterministic: the dice are seeded, there is no clock. That every recipient is accounted for, and
 that no limit is exceeded in any step, is asserted as it goes.
@@ -12,11 +12,11 @@ import math
 import random
 from collections.abc import Sequence
 
-from bench.scale_coordinator import CoordinatorModel
-from bench.scale_model import Broadcaster, Outcome, ProviderOutcome, Scenario
-from bench.scale_optimum import optimum
-from bench.scale_path import DRIFT_SECONDS, DRIFT_SECONDS_MAX, LOOK_SECONDS, NEVER, Allowance, FluidPath
-from bench.scale_providers import Provider
+from bench.simulation.coordinator import CoordinatorModel
+from bench.simulation.model import Broadcaster, Outcome, ProviderOutcome, Scenario
+from bench.simulation.optimum import optimum
+from bench.simulation.path import DRIFT_SECONDS, DRIFT_SECONDS_MAX, LOOK_SECONDS, NEVER, Allowance, FluidPath
+from bench.simulation.providers import Provider
 from control.job.roster import LIVE_SECONDS, Speed
 from engine.model.egress import Source
 from engine.mta.policy.egress import DEFAULT_WAY, Egress

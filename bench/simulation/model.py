@@ -8,7 +8,7 @@ import math
 
 from msgspec import Struct
 
-from bench.scale_providers import Provider
+from bench.simulation.providers import Provider
 from control.job.spreading import DEFAULT_BOUNDS, Bounds
 
 UNSIGNED_PER_SECOND = 6_000.0  # one engine process of 10 KB messages; bench engine

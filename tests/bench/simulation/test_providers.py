@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from bench.scale_check import WORLD_RETRY
-from bench.scale_providers import (
+from bench.simulation.check import WORLD_RETRY
+from bench.simulation.providers import (
     KNOWN,
     MIXES,
     REST,

@@ -5,10 +5,10 @@ import math
 import pytest
 from msgspec.structs import replace
 
-from bench.scale_model import NO_COORDINATOR, Coordinator, Loss, Scenario, fleet
-from bench.scale_optimum import BUS, COORDINATOR, ENGINES, optimum, report_seconds
-from bench.scale_path import DAY_SECONDS
-from bench.scale_providers import known_providers, with_shared_limit
+from bench.simulation.model import NO_COORDINATOR, Coordinator, Loss, Scenario, fleet
+from bench.simulation.optimum import BUS, COORDINATOR, ENGINES, optimum, report_seconds
+from bench.simulation.path import DAY_SECONDS
+from bench.simulation.providers import known_providers, with_shared_limit
 
 FREE = known_providers(limits=0)
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from bench.scale_model import Scenario
-from bench.scale_runs import SECTIONS, Plan, Runner
+from bench.simulation.model import Scenario
+from bench.simulation.runs import SECTIONS, Plan, Runner
 
 PROMISED = {
     *("label", "broadcasters", "messages", "finished", "given_up", "may_double", "seconds", "seconds_99"),

@@ -3,7 +3,7 @@
 import pytest
 from rich.console import Console
 
-from bench.scale_check import check, check_table, world_seconds
+from bench.simulation.check import check, check_table, world_seconds
 from bench.world.mix import KINDS, real_list
 from bench.world.optimum import allowed_per_second
 from bench.world_report import FIRMS, group_of

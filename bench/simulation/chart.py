@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from msgspec import Struct
 
 from bench.chart import FONTS, MARGIN, line, number, text, ticks
-from bench.scale_runs import Plan, Row
+from bench.simulation.runs import Plan, Row
 
 WIDTH, HEIGHT = 560, 330  # of one plot
 LEFT, RIGHT, TOP, BOTTOM = 62, 24, 56, 46

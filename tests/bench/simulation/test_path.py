@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from bench.scale_path import DAY_SECONDS, LOOK_SECONDS, NEVER, Allowance, FluidPath
-from bench.scale_providers import Provider, known_providers
+from bench.simulation.path import DAY_SECONDS, LOOK_SECONDS, NEVER, Allowance, FluidPath
+from bench.simulation.providers import Provider, known_providers
 from engine.config.units import CountRange, RateRange
 
 PLAIN = next(each for each in known_providers() if each.name == "yahoo")
