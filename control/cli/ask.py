@@ -5,7 +5,6 @@ lock, so that nobody waits for an answer that cannot come. Touches: the folder's
 member for a moment and leaves nothing behind.
 """
 
-import fcntl
 import json
 import os
 from pathlib import Path
@@ -18,6 +17,7 @@ from msgspec.structs import replace
 from control.cli.errors import CliError, InputError
 from control.cli.job import JOB_FILE, load_job
 from control.config import load
+from control.node.engine_line import ASKER, is_written, visit
 from engine.bus.api import NoAnswer
 from engine.bus.local import LocalBus
 from engine.config import Config, load_config
@@ -65,36 +65,15 @@ async def ask_engine(folder: Path, request: dict[str, Any], seconds: float) -> d
     """What the running engine answers, or None when none runs there."""
     bus_folder = folder / "bus"
     members = [path.name for path in bus_folder.iterdir()] if bus_folder.is_dir() else []
-    known = [name for name in members if not name.startswith(("cli-", "."))]
+    known = [name for name in members if not name.startswith((ASKER, "."))]
     # A node's other processes have names of their own behind its name: "a.agent".
     nodes = [name for name in known if not any(name.startswith(f"{other}.") for other in known)]
-    if not nodes or not _is_written(folder / "spool"):
+    if not nodes or not is_written(folder / "spool"):
         return None
-    bus = LocalBus(bus_folder, f"cli-{os.getpid()}")
-    try:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(bus.run)
-            answer = await _ask_one(bus, nodes, json.dumps(request).encode(), seconds)
-            bus.close()
-    finally:
-        bus.close_files()
-        LocalBus.remove_member(bus_folder, f"cli-{os.getpid()}")
-    return answer
-
-
-def _is_written(spool: Path) -> bool:
-    """Whether a process holds the writer's lock: waiting for an answer that cannot come takes seconds."""
-    try:
-        lock = os.open(spool / "writer.lock", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(lock)
-    return False
+    async with visit(bus_folder) as bus:
+        if bus is None:
+            raise CliError(f"there is no room to ask the engine over {folder}: is the disk full?")
+        return await _ask_one(bus, nodes, json.dumps(request).encode(), seconds)
 
 
 async def _ask_one(bus: LocalBus, nodes: list[str], payload: bytes, seconds: float) -> dict[str, Any] | None:

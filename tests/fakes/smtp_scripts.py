@@ -16,7 +16,7 @@ from engine.mta.proto.smtp_options import (
     Ready,
     Result,
 )
-from tests.fakes.smtp_peer import letters, whole
+from tests.fakes.smtp_peer import letters, octet_by_octet, results, whole
 
 U, W, R = Knowledge.UNTRIED, Knowledge.WORKS, Knowledge.REFUSED
 KNOWN = PipeliningVerdict(inside=W, across=W, chunking=W, windows=W, served=100)
@@ -64,6 +64,8 @@ def ready(extensions: Iterable[str], verdict: PipeliningVerdict, **options: obje
 
 
 Line = tuple[bytes | None, bytes | None]  # what we write, what is said then; None: the peer closes
+# name, extensions, verdict, messages, script, told, what is learned (inside, across, chunking, windows)
+Case = tuple[str, tuple[str, ...], PipeliningVerdict, int, list[Line], list[str], tuple[Knowledge, ...]]
 
 
 def play(
@@ -98,3 +100,20 @@ def told(events: list[Event]) -> list[str]:
         elif isinstance(event, Closed):
             words.append("closed clean" if event.clean else "closed")
     return words
+
+
+def check_case(case: Case) -> None:
+    """Play it with the peer's octets whole, one by one, and cut in two at every point."""
+    _, extensions, verdict, count, script, words, learned = case
+    longest = max((len(said) for _, said in script if said), default=0)
+    for cut in (whole, octet_by_octet, *(cut_at(point) for point in range(1, longest))):
+        client = ready(extensions, verdict)
+        events = play(client, count, script, cut)
+        if script[-1] == (None, b"") and not client.closed:
+            events += client.peer_closed()
+        assert told(events) == words
+        found = client.learned
+        assert (found.inside, found.across, found.chunking, found.windows) == learned
+        delivered = sum("DELIVERED" in word for word in words)
+        assert found.served == verdict.served + delivered
+        results(events)

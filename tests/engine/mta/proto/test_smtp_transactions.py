@@ -6,8 +6,8 @@ Every script is played with the peer's octets whole, one by one, and cut in two 
 import pytest
 
 from engine.model.reply import FailureKind, TransportFailure, Verb
-from engine.mta.proto.smtp_options import Knowledge, PipeliningVerdict
-from tests.fakes.smtp_peer import octet_by_octet, results, whole
+from engine.mta.proto.smtp_options import PipeliningVerdict
+from tests.fakes.smtp_peer import results
 from tests.fakes.smtp_scripts import (
     CHUNKING,
     KNOWN,
@@ -16,12 +16,12 @@ from tests.fakes.smtp_scripts import (
     PIPELINING,
     RSET,
     TRIAL,
-    Line,
+    Case,
     R,
     U,
     W,
+    check_case,
     content,
-    cut_at,
     envelope,
     mail,
     play,
@@ -31,8 +31,6 @@ from tests.fakes.smtp_scripts import (
     unit,
 )
 
-# name, extensions, verdict, messages, script, told, what is learned (inside, across, chunking, windows)
-Case = tuple[str, tuple[str, ...], PipeliningVerdict, int, list[Line], list[str], tuple[Knowledge, ...]]
 CASES: list[Case] = [
     (
         "across: one write and one read a message",
@@ -314,31 +312,9 @@ CASES: list[Case] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("extensions", "verdict", "count", "script", "words", "learned"),
-    [case[1:] for case in CASES],
-    ids=[case[0] for case in CASES],
-)
-def test_script(
-    extensions: tuple[str, ...],
-    verdict: PipeliningVerdict,
-    count: int,
-    script: list[Line],
-    words: list[str],
-    learned: tuple[Knowledge, ...],
-) -> None:
-    longest = max((len(said) for _, said in script if said), default=0)
-    for cut in (whole, octet_by_octet, *(cut_at(point) for point in range(1, longest))):
-        client = ready(extensions, verdict)
-        events = play(client, count, script, cut)
-        if script[-1] == (None, b"") and not client.closed:
-            events += client.peer_closed()
-        assert told(events) == words
-        found = client.learned
-        assert (found.inside, found.across, found.chunking, found.windows) == learned
-        delivered = sum("DELIVERED" in word for word in words)
-        assert found.served == verdict.served + delivered
-        results(events)
+@pytest.mark.parametrize("case", CASES, ids=[case[0] for case in CASES])
+def test_script(case: Case) -> None:
+    check_case(case)
 
 
 @pytest.mark.parametrize(
