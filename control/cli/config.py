@@ -1,8 +1,9 @@
 """`emass config check` and `emass config show`: is the file right, and what is in force?
 
 `check` loads the file as every command does and says so, or names the first mistake; it also looks
-at what loading alone does not: that named key and password files exist and are private, that the rules
-for receivers make sense together, and, when asked to, what DNS says of our own names. `show` prints
+at what loading alone does not: that named key and password files exist and are private, the table of
+submission and its certificate, that the rules for receivers make sense together, and, when asked to, what
+DNS says of our own names. `show` prints
 TOML that can be pasted back, each value with its origin behind it.
 """
 
@@ -56,10 +57,13 @@ def check(named: str | None, with_dns: bool, as_json: bool) -> None:
     import msgspec
 
     from engine.config import ConfigError, load_config
+    from engine.config.load import load_table
     from engine.config.replies import load_reply_rules
+    from engine.config.tables import Runs
     from engine.keyring import KeyringError, read_secret
     from engine.mta.net.egress import EgressError, egress_sources, read_relays, unlocked
     from engine.mta.policy.shaping_lint import Finding, Level, lint_shaping
+    from services.submission.config import SubmissionTable, load_submission
 
     path = find_config(named, os.environ, Path.cwd())
     mistake: ConfigError | None = None
@@ -79,6 +83,10 @@ def check(named: str | None, with_dns: bool, as_json: bool) -> None:
             raise ConfigError(str(path), "", "", str(error)) from error
         if config.engine.replies:
             load_reply_rules(Path(config.engine.replies))
+        if Runs.SUBMISSION in config.node.runs:
+            load_submission(path, os.environ)
+        else:  # its files need not be there yet
+            load_table(path, os.environ, "submission", SubmissionTable)
         findings = lint_shaping(config)
     except ConfigError as error:
         if not as_json:

@@ -21,6 +21,7 @@ from bench.world.process import world_process
 from tests.fakes.broadcasters import Fleet, ManyJob, check_report
 from tests.fakes.kill_nine import Sending, record_octets, unquiet_world, until_gone
 
+RUNS = 2  # of about four minutes each, where nothing else is going on
 NAMES = ("a", "b", "c")
 VICTIMS = ("broadcaster", "signer", "bus", "root", "coordinator")
 MESSAGES_PER_ROUND = 2_500
@@ -91,12 +92,13 @@ def alive(pid: int) -> bool:
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("number", range(RUNS))
 async def test_whatever_is_killed_every_address_is_accounted_for(
-    tmp_path: Path, require_peer: Callable[[str], None]
+    tmp_path: Path, require_peer: Callable[[str], None], number: int
 ) -> None:
     require_peer("nats")
-    rounds, seed = int(os.environ.get("CLUSTER_ROUNDS", "15")), int(os.environ.get("CLUSTER_SEED", "1"))
-    await _kill_in_turn(tmp_path, rounds=rounds, seed=seed)
+    rounds, seed = int(os.environ.get("CLUSTER_ROUNDS", "45")), int(os.environ.get("CLUSTER_SEED", "1"))
+    await _kill_in_turn(tmp_path, rounds=rounds, seed=seed + number)
 
 
 async def _kill_in_turn(folder: Path, *, rounds: int, seed: int) -> None:

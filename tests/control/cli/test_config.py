@@ -63,6 +63,19 @@ def test_a_key_file_that_is_missing_or_open_to_others_is_found(
     assert run(["config", "check"]) == 0
 
 
+def test_the_table_of_submission_is_looked_at_its_files_where_it_runs(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text("[submission]\nworkers = 0\n")
+    assert run(["config", "check"]) == 2
+    assert "[submission] workers: must be from 1 to 64" in capsys.readouterr().err
+    file.write_text("[submission]\nworkers = 1\n")
+    assert run(["config", "check"]) == 0
+    file.write_text('[node]\nruns = ["submission"]\n[submission]\ntls_cert = "tls/chain.pem"\n')
+    assert run(["config", "check"]) == 2
+    assert f"tls_cert: names no file: {file.parent / 'tls' / 'chain.pem'}" in capsys.readouterr().err
+
+
 def test_a_rule_that_cannot_work_is_named_and_exit_code_2(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
