@@ -26,7 +26,7 @@ from control.cli.history import events_of
 from control.cli.table import plain_table
 from control.cli.visible import short, visible
 from control.cli.words import seconds_words
-from engine.config import ConfigError
+from engine.config import BusKind, ConfigError
 from engine.keyring import KeyringError, RowKeyring, load_row_secret
 from engine.model.content import Content
 from engine.model.envelope import Envelope
@@ -189,9 +189,12 @@ def inspect(number: int, with_message: bool, data: str, named_config: str | None
                 facts |= _opened(folder, spool, number, named_config, with_message=with_message)
     except StorageError as error:
         raise InputError(str(error)) from error
+    if not facts["events"] and _on_a_cluster(folder, named_config):
+        facts["history"] = "what was published is on the cluster's bus, and in the report of its job"
     if item is None:
         if not facts["events"]:
-            raise CliError(f"there is no envelope {number}, and no event tells of it")
+            more = f" here: {facts['history']}" if "history" in facts else ""
+            raise CliError(f"there is no envelope {number}, and no event tells of it{more}")
         facts = {"id": number, "state": "gone"} | facts
     if as_json:
         click.echo(json.dumps(facts))
@@ -220,6 +223,14 @@ def _opened(
         "row": dict(zip(content.fields, envelope.row, strict=False)),
     }
     return facts | _composed(content, envelope, ring) if with_message else facts
+
+
+def _on_a_cluster(folder: Path, named: str | None) -> bool:
+    """Whether published events leave this node."""
+    try:
+        return config_of(folder, named)[0].bus.kind is not BusKind.LOCAL
+    except (ConfigError, InputError):
+        return False
 
 
 def _composed(content: Content, envelope: Envelope, ring: TokenRing) -> dict[str, Any]:
@@ -259,7 +270,8 @@ def _print(facts: dict[str, Any], console: Console) -> None:
         where = f" at {short(event['mx_host'], 60)}" if event["mx_host"] else ""
         say(f"  {stamp}  {event['event']} (attempt {event['attempt']}){where}: {short(why)}".rstrip(": "))
     if not facts["events"]:
-        say("  no event tells of it (yet, or any more)", "dim")
+        more = f"here: {facts['history']}" if "history" in facts else "(yet, or any more)"
+        say(f"  no event tells of it {more}", "dim")
     if facts.get("message_trouble"):
         say(f"  it cannot be composed: {short(facts['message_trouble'], 300)}")
     if facts.get("message"):

@@ -135,3 +135,15 @@ def test_without_the_keys_it_stays_sealed(folder: Path, capsys: pytest.CaptureFi
 def test_one_that_nothing_tells_of_is_an_error(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["queue", "inspect", "99", "--data", "."]) == 1
     assert capsys.readouterr().err == "emass: there is no envelope 99, and no event tells of it\n"
+
+
+def test_on_a_cluster_it_says_where_the_history_is(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "emass.toml").write_text('[bus]\nkind = "nats"\nservers = ["127.0.0.1:4222"]\n')
+    where = "what was published is on the cluster's bus, and in the report of its job"
+    assert run(["queue", "inspect", "99", "--data", "."]) == 1
+    assert (
+        capsys.readouterr().err == f"emass: there is no envelope 99, and no event tells of it here: {where}\n"
+    )
+    assert told(capsys, "inspect", "4")["history"] == where
+    assert run(["queue", "inspect", "4", "--data", "."]) == 0
+    assert f"no event tells of it here: {where}" in capsys.readouterr().out
