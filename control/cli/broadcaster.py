@@ -21,12 +21,13 @@ from control.cli.cluster_bus import BusPlace, as_writer, bus_options, on_bus, pl
 from control.cli.errors import CliError, InputError
 from control.cli.table import plain_table
 from control.cli.visible import short
-from control.job.roster import Roster, Status
+from control.job.roster import INTERVAL_SECONDS_MAX, Roster, Status
 from engine.bus.api import Bus, NoAnswer, PositionLost
 from engine.config import Duration, UnitError
+from engine.model.decoding import UNDECODABLE
 
 INTERVALS_LOOKED = 2.5  # who has not written for so long while we looked is not there
-LOOK_SECONDS_MAX = 30.0
+LOOK_SECONDS_MAX = INTERVALS_LOOKED * INTERVAL_SECONDS_MAX
 ANSWER_SECONDS = 10.0
 
 config_option = click.option(
@@ -63,8 +64,9 @@ def list_all(bus_text: str, bus_seed: str, bus_ca: str, named_config: str | None
         return 0
     table = plain_table("", "broadcaster", "state", "queued", "a second", "version")
     for row in rows:
-        numbers = (f"{row['queued']:,}", f"{row['rate']:,.0f}", row["version"] or "-")
-        table.add_row(Text(short(row["broadcaster"])), row["state"], *numbers)
+        numbers = (f"{row['queued']:,}", f"{row['rate']:,.0f}")
+        version = Text(short(row["version"]) or "-")
+        table.add_row(Text(short(row["broadcaster"])), row["state"], *numbers, version)
     console = Console()
     console.print(table)
     for row in rows:
@@ -238,7 +240,10 @@ async def _ask(place: BusPlace, name: str, request: dict[str, Any]) -> dict[str,
             answer = await bus.ask(f"engine.{name}", json.dumps(request).encode(), ANSWER_SECONDS)
         except NoAnswer:
             raise CliError(f"{name} does not answer (`emass broadcaster list`)") from None
-    told: dict[str, Any] = msgspec.json.decode(answer)
+    try:
+        told = msgspec.json.decode(answer, type=dict[str, Any])
+    except UNDECODABLE as error:
+        raise CliError(f"{name} answers something else than was asked: {error}") from None
     if "error" in told:
         raise CliError(f"{name}: {told['error']}")
     return told

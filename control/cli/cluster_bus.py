@@ -23,7 +23,7 @@ from msgspec import Struct
 
 from control.cli.errors import CliError, InputError
 from control.config import load
-from engine.bus.api import Bus
+from engine.bus.api import STREAM_OCTETS_MAX, Bus
 from engine.bus.local import LocalBus
 from engine.bus.nkeys import decode_seed
 from engine.config import BusKind, Config, HostPort, UnitError
@@ -46,6 +46,7 @@ class BusPlace(Struct, frozen=True, kw_only=True):
     seed_file: str = ""
     ca_file: str = ""
     replicas: int = 1
+    stream_octets_max: int = STREAM_OCTETS_MAX
 
     def __str__(self) -> str:
         return f"{LOCAL_PREFIX}{self.folder}" if self.folder else ", ".join(self.servers)
@@ -96,6 +97,7 @@ def bus_of_config(config: Config) -> BusPlace:
         seed_file=str(keys / table.seeds / f"{OPERATOR}.seed") if table.seeds else "",
         ca_file=str(keys / table.ca_file) if table.ca_file else "",
         replicas=table.replicas,
+        stream_octets_max=int(table.stream_max),
     )
 
 
@@ -153,6 +155,7 @@ def _open_nats(place: BusPlace, member: str) -> Bus:
         seed=_read_seed(place.seed_file),
         ca_file=ca_file,
         replicas=place.replicas,
+        stream_octets_max=place.stream_octets_max,
     )
 
 

@@ -1,7 +1,8 @@
 """What `emass keys show` tells: which keys a node has, as facts and as lines. Names and times, never a key.
 
 Reads the keys folder; of secret files only that they are there, of the plan and the ring which ids there are.
-What cannot be read is a line as well: this is the command for finding out.
+What cannot be read is a line as well: this is the command for finding out. What other nodes tell of
+themselves is foreign text and is shown without anything that a terminal would heed.
 """
 
 import datetime
@@ -9,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from control.cli.visible import short
 from control.cluster.key_office import NodeKeys
 from engine.config import Config
 from engine.keyring import KeyringError
@@ -67,14 +69,15 @@ def cluster_lines(nodes: Mapping[str, NodeKeys]) -> list[str]:
         box = key_id(node.signer_public).hex() if node.signer_public else "none told"
         ids = ", ".join(map(str, node.ids)) or "none told"
         lines.append(
-            f"{node.node} ({node.role}): token keys {ids} (serial {node.serial}), signers' box {box}"
+            f"{node.node} ({short(node.role)}): token keys {ids} (serial {node.serial}), signers' box {box}"
         )
-        lines += [f"  DKIM key      {name}: a file of its own" for name in node.files]
+        lines += [f"  DKIM key      {short(name)}: a file of its own" for name in node.files]
         lines += [
-            f"  DKIM key      {name}: " + ("opened" if opener == box else "opened, sealed to a former box")
+            f"  DKIM key      {short(name)}: "
+            + ("opened" if opener == box else "opened, sealed to a former box")
             for name, opener in node.dkim.items()
         ]
-        lines += [f"  trouble       {what}: {why}" for what, why in node.trouble.items()]
+        lines += [f"  trouble       {short(what)}: {short(why, 500)}" for what, why in node.trouble.items()]
     return lines
 
 

@@ -3,7 +3,9 @@
 Facts come in (claims, events, rows of `status`, retired broadcasters, chunks cut again); standings for the
 spreading, what nobody has claimed, and what is over come out. A claim that was seen once counts for ever,
 also when the bus has forgotten it: such chunks are never moved. Who is retired gives up what was claimed
-under that epoch of its spool. Touches: the ledger, whose lines wait for its `sync`. Times are arguments.
+under that epoch of its spool. A broadcaster that says nonsense hurts its own part alone: claims that name no
+broadcaster and events of people whom it was not given are warned of and left out, the ledger never sees them.
+Touches: the ledger, whose lines wait for its `sync`. Times are arguments.
 """
 
 from bisect import bisect_right
@@ -13,13 +15,14 @@ from collections.abc import Iterator, Mapping
 from control.job.cutting import Cut, chunk_id, chunk_number
 from control.job.ledger import ChunkLine, Ledger
 from control.job.outcomes import BROADCASTERS_MAX, Outcomes
-from control.job.roster import Roster
+from control.job.roster import Roster, is_broadcaster
 from control.job.spreading import Standing, Unclaimed
 from control.job.telling import Teller
 from engine.model.event import ChunkRefused, EventBatch
 from engine.mta.spool.api import StateCounts
 
 WARNINGS_MAX = 50
+EPOCH_CHARS_MAX = 120  # an epoch is a few random letters; the ledger keeps one per chunk
 REFUSALS_MAX = 6  # of one chunk: who will not have it twice will not have it the third time
 
 
@@ -65,7 +68,7 @@ class Board:
         """What that broadcaster tells; made when it is first named."""
         found = self.tellers.get(name)
         if found is None:
-            found = self.tellers[name] = Teller(name, self._campaign, self.outcomes)
+            found = self.tellers[name] = Teller(name, self._campaign, self.outcomes, self._holds)
         return found
 
     def plan(self, cut: Cut, payload: bytes) -> ChunkLine:
@@ -114,17 +117,26 @@ class Board:
             return
         name, _, epoch = value.decode(errors="replace").partition(" ")
         self.forgotten.discard(line.number)
-        self._claim(line, name, epoch)
+        if self._may_claim(name, epoch):
+            self._claim(line, name, epoch)
+            return
+        self.warn(f"chunk {line.number} was claimed by somebody who is no broadcaster: {name[:80]!r}")
+        if line.claimed is None and line.number not in self._abandoned:
+            self._abandon(line)  # that row stands in the way of everybody else
 
     def hear_events(self, name: str, batch: EventBatch) -> None:
         """A batch of what a broadcaster tells."""
-        chunks, finished = self.teller(name).add(batch)
+        teller = self.teller(name)
+        chunks, finished = teller.add(batch)
+        if teller.foreign:
+            self.warn(f"{name} tells of people whom it was not given: that is not counted")
         for event in chunks:
-            if isinstance(event, ChunkRefused):
-                self.refusals.append((name, event))
-                continue
             line = self.line_of(event.chunk)
-            if line is None:
+            if isinstance(event, ChunkRefused):
+                if line is None or _was_given(line, name):
+                    self.refusals.append((name, event))
+                continue
+            if line is None or not self._may_claim(name, batch.epoch):
                 continue
             self._claim(line, name, batch.epoch)
             if line.claimed == (name, batch.epoch) and line.number not in self._accepted:
@@ -148,9 +160,7 @@ class Board:
             return False
         self._refused[number] += 1
         if self._refused[number] >= REFUSALS_MAX:
-            self._abandoned[number] = line.count
-            self._unclaimed.pop(number, None)
-            self.payloads.pop(number, None)
+            self._abandon(line)
             return False
         if line.claimed is None and name in line.targets:
             self.take_back(number, name)
@@ -165,6 +175,13 @@ class Board:
                 if line.number <= self._cut:
                     lost += self._give_up(line)
         return lost
+
+    def awaits_acceptance(self, name: str) -> bool:
+        """Whether it has claimed a chunk and not said that it has it in its spool."""
+        return any(
+            line.claimed is not None and line.claimed[0] == name and not (line.accepted or line.retired)
+            for line in self.ledger
+        )
 
     # --- what follows --------------------------------------------------------------------------------------
 
@@ -294,6 +311,25 @@ class Board:
     def _is_off(self, name: str) -> bool:
         return name in self.retired
 
+    def _may_claim(self, name: str, epoch: str) -> bool:
+        known = name in self._assigned or len(self._assigned) < BROADCASTERS_MAX
+        return known and is_broadcaster(name) and len(epoch) <= EPOCH_CHARS_MAX
+
+    def _holds(self, teller: Teller, record: int) -> bool:
+        """Whether the person at that place was given to it, or is in a chunk that it says it has."""
+        number = bisect_right(self._firsts, record)
+        if not number:
+            return False
+        line = self.ledger[number]
+        if record > line.last:
+            return False
+        return _was_given(line, teller.name) or chunk_id(self._job, number) in teller.took
+
+    def _abandon(self, line: ChunkLine) -> None:
+        self._abandoned[line.number] = line.count
+        self._unclaimed.pop(line.number, None)
+        self.payloads.pop(line.number, None)
+
     def _claim(self, line: ChunkLine, name: str, epoch: str) -> None:
         if line.claimed is None:
             before = line.holder
@@ -341,3 +377,8 @@ class Board:
                 self._assigned[before] -= line.count
             if line.holder is not None:
                 self._assigned[line.holder] += line.count
+
+
+def _was_given(line: ChunkLine, name: str) -> bool:
+    """Whether that broadcaster has or had a copy: it may take it, refuse it, and tell of its people."""
+    return name in line.targets or (line.claimed is not None and line.claimed[0] == name)

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from engine.bus.api import Bus
+from engine.model.decoding import UNDECODABLE
 
 TABLE = "campaigns"
 TEXT_CHARS_MAX = 200
@@ -45,7 +46,7 @@ def decode_state(row: bytes | None) -> CampaignState:
         return RUNNING
     try:
         return msgspec.json.decode(row, type=CampaignState)
-    except msgspec.MsgspecError:
+    except UNDECODABLE:
         return UNREADABLE
 
 

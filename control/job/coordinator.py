@@ -21,10 +21,11 @@ from control.job.campaign_state import TABLE as CAMPAIGNS
 from control.job.campaign_state import CampaignState, Wanted, announce, decode_state
 from control.job.cutting import Cut, Cutter, chunk_id
 from control.job.missing import MissingEvents
-from control.job.roster import Status
+from control.job.roster import INTAKE, Status
 from control.job.spreading import DEFAULT_BOUNDS, Bounds, deal, moves
 from engine.bus.api import Bus, BusFull, PositionLost
 from engine.model.content import Content
+from engine.model.decoding import UNDECODABLE
 from engine.model.event import decode_events
 from engine.model.submission import (
     CONTENT_INLINE_OCTETS_MAX,
@@ -36,7 +37,6 @@ from engine.model.submission import (
 )
 
 CLAIMS, STATUS, RETIRED = "claims", "status", "retired"
-INTAKE = "intake"  # the consumer of a broadcaster's chunks
 TICK_SECONDS = 0.1
 EVENTS_AT_A_TIME = 512
 CAUGHT_UP_SECONDS = 0.1  # who has to wait so long for events has read all that there were
@@ -162,7 +162,7 @@ class Coordinator:
             for delivery in deliveries:
                 try:
                     batch = decode_events(delivery.payload)
-                except msgspec.MsgspecError as error:
+                except UNDECODABLE as error:
                     self._warn(f"events of {name} do not decode: {error}")
                     continue
                 self.board.hear_events(name, batch)

@@ -13,6 +13,7 @@ from msgspec import Struct
 from control.cli.people import Person, Refused
 from engine.model.envelope import CHUNK_BYTES_MAX, Chunk, ChunkEntry
 
+NUMBER_DIGITS_MAX = 9  # a thousand million chunks; ids come from others, and int() refuses long texts
 _FRAME_OCTETS = 256  # id, campaign, expiry and lengths around the entries, generously
 
 _measure = msgspec.msgpack.Encoder()
@@ -101,9 +102,12 @@ def chunk_id(job: str, number: int) -> str:
 
 
 def chunk_number(job: str, chunk: str) -> int | None:
-    """The number of a chunk of this job; None for any other chunk."""
-    head, _, number = chunk.rpartition("-")
-    return int(number) if head == job and number.isdecimal() else None
+    """The number of a chunk of this job; None for any other chunk, also for another spelling of ours."""
+    head, _, digits = chunk.rpartition("-")
+    if head != job or len(digits) > NUMBER_DIGITS_MAX or not digits.isdecimal():
+        return None
+    number = int(digits)
+    return number if chunk == chunk_id(job, number) else None
 
 
 def _fits(entries: list[ChunkEntry]) -> bool:

@@ -4,13 +4,15 @@ A bus that was restored from an old copy has lost events which their broadcaster
 Then the job would wait for ever. So, once nothing of the list is left to give out, each living broadcaster of
 which nothing was heard for some time is asked what its spool counts. When it says twice that it has nothing
 left to do, while we know of people without an end, those become ambiguous: they may have got their mail, or
-not. Touches: the bus (asks), the board.
+not. A chunk that it has claimed and not yet taken into its spool (it waits for room, or starts anew) is in
+none of its counts and will be sent, so such a chunk is waited for. Touches: the bus (asks), the board.
 """
 
 import trio
 
 from control.job.board import Board
 from control.job.own_counts import ask_counts
+from control.job.roster import INTAKE
 from engine.bus.api import Bus
 
 QUIET_SECONDS = 15.0
@@ -40,6 +42,9 @@ class MissingEvents:
                 await self._ask(name)
 
     async def _ask(self, name: str) -> None:
+        if await self._is_to_take(name):  # before the question: what is taken meanwhile is in the answer
+            self._suspects.discard(name)
+            return
         counts = await ask_counts(self._bus, name, self._campaign, ANSWER_SECONDS)
         if counts is None or counts.get("deferred", 1):
             self._suspects.discard(name)
@@ -51,3 +56,10 @@ class MissingEvents:
                 f"{name} has nothing of this job left to do, and what became of {lost:,} people never came:"
                 f" the bus has lost it; they are ambiguous (its spool counts {counts})"
             )
+
+    async def _is_to_take(self, name: str) -> bool:
+        """Whether one of its chunks may still lie before its spool. Only who published can say: every
+        coordinator of a job is the same member of the bus."""
+        if not self._board.awaits_acceptance(name):
+            return False
+        return await self._bus.pending(f"chunks.{name}", INTAKE) > 0

@@ -3,6 +3,7 @@
 import msgspec
 
 from engine.bus.api import Bus, NoAnswer
+from engine.model.decoding import UNDECODABLE
 from engine.mta.spool.api import StateCounts
 
 NAMES = (*StateCounts.__struct_fields__, "deferred")
@@ -13,7 +14,7 @@ async def ask_counts(bus: Bus, name: str, campaign: int, timeout_seconds: float)
     question = msgspec.json.encode({"command": "counts", "campaign": campaign})
     try:
         answer = msgspec.json.decode(await bus.ask(f"engine.{name}", question, timeout_seconds))
-    except (NoAnswer, msgspec.DecodeError):
+    except (NoAnswer, *UNDECODABLE):
         return None
     if not isinstance(answer, dict) or "error" in answer:
         return None

@@ -12,11 +12,16 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from engine.config.base import NAME
+from engine.model.decoding import UNDECODABLE
+
 LIVE_SECONDS = 10.0  # five of an engine's rows missed
 LIVE_INTERVALS = 5.0  # where they come more seldom
+INTERVAL_SECONDS_MAX = 60.0  # the longest that `[bus] status_every` may be
 SPEED_SECONDS = 8.0  # how far back a measured speed reaches, about
 FIRST_SECONDS = 2.0  # events come in bursts: less tells nothing
 PROCESS = "engine"
+INTAKE = "intake"  # the consumer of a broadcaster's chunks
 
 
 class Status(Struct, frozen=True, kw_only=True):
@@ -58,7 +63,7 @@ class Roster:
     def hear(self, key: str, row: bytes | None, now: float) -> str | None:
         """A row as the table's watch gives it; the broadcaster's name, if it is one's."""
         name, _, process = key.rpartition("/")
-        if process != PROCESS or not name:
+        if process != PROCESS or not is_broadcaster(name):
             return None
         if row is None:
             self._heard.pop(name, None)
@@ -85,7 +90,8 @@ class Roster:
         heard = self._heard.get(name)
         if heard is None or heard.at is None:
             return False
-        return now - heard.at <= max(LIVE_SECONDS, LIVE_INTERVALS * heard.status.interval)
+        interval = min(heard.status.interval, INTERVAL_SECONDS_MAX)
+        return now - heard.at <= max(LIVE_SECONDS, LIVE_INTERVALS * interval)
 
     def is_open(self, name: str, now: float) -> bool:
         """It lives and takes work."""
@@ -108,12 +114,18 @@ class Roster:
         return None if heard is None or heard.at is None else now - heard.at
 
 
+def is_broadcaster(name: str) -> bool:
+    """Whether a node can be called so. Streams, tables and questions are named after it: another name would
+    be refused by the bus, at every start anew."""
+    return NAME.match(name) is not None
+
+
 def decode_status(row: bytes) -> Status | None:
     """A row, or None for octets that are none: a newer engine may say what we do not know."""
     try:
         told: Any = msgspec.json.decode(row)
         return msgspec.convert(told, Status, strict=False) if isinstance(told, dict) else None
-    except msgspec.MsgspecError:
+    except UNDECODABLE:
         return None
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from msgspec import Struct
 
+from control.job.roster import INTAKE
 from control.node.engine_line import ask_engine, visit
 from engine.config import BusKind, Config
 from engine.storage import StorageError
 
-INTAKE = "intake"  # the engine's consumer of its chunks
 SINGLE = ".single"
 
 

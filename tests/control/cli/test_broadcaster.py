@@ -10,6 +10,7 @@ import trio.testing
 
 from control.cli import broadcaster as module
 from control.cli.errors import CliError, InputError
+from control.job.roster import INTERVAL_SECONDS_MAX
 from tests.fakes.broadcaster_puppet import STATUS_SECONDS
 from tests.fakes.puppet_bus import PLACE, puppets_on
 
@@ -51,6 +52,16 @@ async def test_only_one_that_is_gone_is_retired_under_its_epoch(
     assert (rows["b"]["state"], rows["b"]["retired"], rows["a"]["retired"]) == ("retired", True, False)
 
 
+async def test_one_whose_rows_come_once_a_minute_is_not_retired_alive(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with puppets_on(monkeypatch, module, ("a",)) as (_, puppets):
+        puppets["a"].status_seconds = INTERVAL_SECONDS_MAX
+        await trio.sleep(2 * STATUS_SECONDS)
+        with pytest.raises(CliError, match="a lives"):
+            await module._look_at(PLACE, "a")
+
+
 async def test_a_drain_is_asked_of_the_engine(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -63,10 +74,44 @@ async def test_a_drain_is_asked_of_the_engine(
         with pytest.raises(CliError, match="b does not answer"):
             await module._ask(PLACE, "b", {"command": "drain"})
         assert puppets["a"].asked[0] == {"command": "drain"}
+        puppets["a"].answers = [1]  # type: ignore[assignment]
+        with pytest.raises(CliError, match="a answers something else"):
+            await module._ask(PLACE, "a", {"command": "drain"})
 
 
 def run(*arguments: str) -> Any:
     return click.testing.CliRunner().invoke(module.command, arguments, standalone_mode=False)
+
+
+async def test_an_answer_that_does_not_decode_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with puppets_on(monkeypatch, module, ()) as (bus, _), trio.open_nursery() as nursery:
+
+        async def answer() -> None:
+            questions = bus.serve("engine.a")
+            for octets in (b"\xff", b"[" * 100_000):
+                for question in await questions.receive(1):
+                    await question.answer(octets)
+
+        nursery.start_soon(answer)
+        for _ in range(2):
+            with pytest.raises(CliError, match="a answers something else"):
+                await module._ask(PLACE, "a", {"command": "drain"})
+
+
+def test_foreign_text_moves_no_cursor_and_is_no_markup(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {"broadcaster": "a", "state": "sends", "queued": 1, "rate": 2.0, "version": "[/x]\x1b[2J"}
+    row |= {"closures": {"disk": "[/y]\x1b[2J"}}
+    monkeypatch.setattr(module, "run_on_bus", lambda work: [row])
+    listed = run("list", "--bus", "192.0.2.1")
+    assert listed.exception is None
+    told = listed.output + capsys.readouterr().out
+    assert "\x1b" not in told
+    assert "[/x]\\x1b[2J" in told
+    assert "a: [/y]\\x1b[2J" in told
 
 
 def test_the_commands_say_what_they_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Which bus is meant, and coming onto it: one line for whatever is wrong."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -17,9 +18,10 @@ from control.cli.cluster_bus import (
 )
 from control.cli.errors import CliError, InputError
 from engine.bus.local import LocalBus
-from engine.config import Config, HostPort
+from engine.config import Config, HostPort, Size
 from engine.config.bus import BusKind, BusTable
 from engine.config.tables import KeysTable, NodeTable
+from tests.fakes.memory_bus import MemoryBus
 
 
 def test_a_folder_or_servers(tmp_path: Path) -> None:
@@ -44,11 +46,30 @@ def test_the_bus_of_a_configuration() -> None:
     assert bus_of_config(alone) == BusPlace(folder="/d/bus")
     nats = Config(
         keys=KeysTable(folder="/k"),
-        bus=BusTable(kind=BusKind.NATS, servers=(HostPort.parse("10.0.0.1:4222"),), replicas=3),
+        bus=BusTable(
+            kind=BusKind.NATS, servers=(HostPort.parse("10.0.0.1:4222"),), replicas=3, stream_max=Size(10**8)
+        ),
     )
     place = bus_of_config(nats)
     assert (place.seed_file, place.ca_file) == ("/k/bus/operator.seed", "/k/bus-ca.pem")
-    assert (place.servers, place.replicas) == (("10.0.0.1:4222",), 3)
+    assert (place.servers, place.replicas, place.stream_octets_max) == (("10.0.0.1:4222",), 3, 10**8)
+
+
+async def test_a_bus_is_opened_with_what_the_configuration_says_of_its_streams(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: dict[str, Any] = {}
+
+    class Opened(MemoryBus):
+        def __init__(self, servers: Any, member: str, **more: Any) -> None:
+            super().__init__(member)
+            told.update(more, servers=servers)
+
+    monkeypatch.setattr("engine.bus.nats.NatsBus", Opened)
+    async with on_bus(BusPlace(servers=("10.0.0.1:4222",), replicas=3, stream_octets_max=10**8)):
+        pass
+    assert (told["servers"], told["replicas"]) == ([("10.0.0.1", 4222)], 3)
+    assert told["stream_octets_max"] == 10**8
 
 
 def test_options_mean_a_bus_or_the_configurations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

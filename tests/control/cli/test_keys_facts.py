@@ -35,3 +35,14 @@ def test_each_node_s_keys_and_troubles_are_lines() -> None:
         "a: none: its signers have not opened it yet",
     ]
     assert missing([NodeKeys("w", "landing")], ["news"]) == []
+
+
+def test_what_nodes_tell_moves_no_cursor() -> None:
+    clear = "\x1b[2J"
+    node = NodeKeys(
+        "a", f"hub{clear}", dkim={f"n{clear}": ""}, files=(f"f{clear}",), trouble={f"t{clear}": clear}
+    )
+    lines = cluster_lines({"a": node})
+    assert len(lines) == 4
+    assert not any("\x1b" in line for line in lines)
+    assert all("\\x1b[2J" in line for line in lines)

@@ -3,11 +3,12 @@
 import json
 from pathlib import Path
 
+import pytest
 from msgspec.structs import replace
 
 from control.cli.seal import key_name, sealer
 from control.job.roster import Status
-from engine.keyring import create_dkim_key
+from engine.keyring import KeyringError, create_dkim_key
 from engine.model.content import Content, DkimIdentity
 from engine.sealing import BoxKey
 from tests.fakes.memory_bus import MemoryBus
@@ -50,3 +51,22 @@ async def test_an_unsigned_job_seals_nothing() -> None:
     bus = MemoryBus("operator")
     await sealer(bus, replace(CONTENT, dkim=()), "")("a", Status(signer_public=BOX.public.hex()))
     assert bus.tables == {}
+
+
+@pytest.mark.parametrize("shown", ["zz", "00", "ab" * 33, "\u0660" * 64, "00" * 32])
+async def test_one_that_shows_no_public_half_gets_no_key_and_ends_no_job(tmp_path: Path, shown: str) -> None:
+    create_dkim_key(tmp_path / "key.pem")
+    bus = MemoryBus("operator")
+    seal = sealer(bus, CONTENT, str(tmp_path / "key.pem"))
+    await seal("a", Status(signer_public=shown))
+    assert bus.tables.get("dkim.a", {}) == {}
+    await seal("b", Status(signer_public=BOX.public.hex()))
+    assert await bus.read("dkim.b", NAME) is not None
+
+
+async def test_a_file_that_is_no_key_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "key.pem").write_text("nonsense")
+    (tmp_path / "key.pem").chmod(0o600)
+    seal = sealer(MemoryBus("operator"), CONTENT, str(tmp_path / "key.pem"))
+    with pytest.raises(KeyringError, match=r"key\.pem"):
+        await seal("a", Status(signer_public=BOX.public.hex()))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from control.job.board import REFUSALS_MAX, WARNINGS_MAX, Board
 from control.job.cutting import Cut
 from control.job.ledger import Ledger
+from control.job.outcomes import BROADCASTERS_MAX, State
 from engine.model.envelope import Chunk, ChunkEntry
 from engine.model.event import ChunkAccepted, ChunkRefused, Deferred, Delivered, EventBatch
 
@@ -214,6 +215,69 @@ def test_warnings_are_kept_once_and_up_to_a_limit(board: Board) -> None:
         board.warn(str(number))
     assert len(board.warnings) == WARNINGS_MAX
     assert "feed" in repr(board)
+
+
+@pytest.mark.parametrize(
+    "row", [b"\xff\x00 e1", b"", b" e1", b"no-name! e1", b"x" * 200 + b" e1", b"a " + b"e" * 10_000]
+)
+def test_a_claim_that_names_no_broadcaster_is_warned_of_and_never_in_the_ledger(
+    board: Board, row: bytes
+) -> None:
+    board.give(board.plan(cut(1), b"p").number, "a", 0.0)
+    board.hear_claim(f"{JOB}-000001", row)
+    assert "chunk 1 was claimed by somebody who is no broadcaster" in board.warnings[0]
+    assert (board.ledger[1].claimed, board.names()) == (None, {"a", "b"})
+    assert (board.abandoned, board.is_over) == (10, True), "nobody can claim it any more"
+    board.hear_events("a", batch("a", 1, accepted(1)))
+    assert (board.abandoned, board.ledger[1].claimed) == (0, ("a", "e-a"))
+    board.hear_claim(f"{JOB}-000001", row)
+    assert (board.abandoned, board.ledger[1].claimed) == (0, ("a", "e-a"))
+
+
+def test_claims_name_as_many_broadcasters_as_a_job_may_have(board: Board) -> None:
+    for number in range(1, BROADCASTERS_MAX + 3):
+        board.give(board.plan(cut(number), b"p").number, "a", 0.0)
+        claim(board, number, f"n{number}")
+    claimed = {line.claimed[0] for line in board.ledger if line.claimed is not None}
+    assert len(claimed | {"a"}) == BROADCASTERS_MAX
+    assert "no broadcaster" in board.warnings[0]
+
+
+@pytest.mark.parametrize("record", [2**40, -1, 0, 11, 21])
+def test_what_is_told_of_people_in_no_chunk_of_its_own_is_not_counted(board: Board, record: int) -> None:
+    board.give(board.plan(cut(1), b"p").number, "a", 0.0)
+    board.give(board.plan(cut(2), b"p").number, "b", 0.0)
+    board.hear_events("a", batch("a", 1, accepted(1), delivered(record), delivered(1)))
+    assert (board.counts().delivered, board.counts().accepted) == (1, 10)
+    assert board.warnings == ["a tells of people whom it was not given: that is not counted"]
+    assert board.outcomes.person(record).state is State.NONE or record == 11
+    board.hear_events("b", batch("b", 1, accepted(2), delivered(11)))
+    assert (board.counts().delivered, board.outcomes.doubled) == (2, 0)
+
+
+def test_who_takes_a_chunk_that_the_ledger_gave_to_nobody_is_believed(board: Board) -> None:
+    board.plan(cut(1), b"p")
+    board.hear_events("b", batch("b", 1, accepted(1), delivered(1)))
+    assert (board.counts().delivered, board.warnings) == (1, [])
+
+
+def test_a_refusal_of_a_chunk_that_it_was_not_given_is_none(board: Board) -> None:
+    board.give(board.plan(cut(1), b"p").number, "a", 0.0)
+    board.hear_events("b", batch("b", 1, ChunkRefused(7, f"{JOB}-000001", 10, "no", "w", 1)))
+    assert board.refusals == []
+    content = ChunkRefused(7, "", 0, "no such key", "w", 2)
+    board.hear_events("b", batch("b", 2, content))
+    assert board.refusals == [("b", content)]
+
+
+def test_a_claimed_chunk_awaits_its_acceptance(board: Board) -> None:
+    board.give(board.plan(cut(1), b"p").number, "a", 0.0)
+    assert not board.awaits_acceptance("a")
+    claim(board, 1, "a")
+    assert board.awaits_acceptance("a")
+    assert not board.awaits_acceptance("b")
+    board.hear_events("a", batch("a", 1, accepted(1)))
+    assert not board.awaits_acceptance("a")
 
 
 @for_all(seed=st.integers(0, 2**32))

@@ -56,6 +56,8 @@ async def test_engines_read_the_same_in_the_same_row() -> None:
         )
 
 
-@pytest.mark.parametrize("row", [b"", b"[]", b'{"state": "perhaps"}', b'{"state": 1}'])
+@pytest.mark.parametrize(
+    "row", [b"", b"[]", b'{"state": "perhaps"}', b'{"state": 1}', b'{"by": "\xff"}', b"[" * 100_000]
+)
 def test_what_does_not_decode_is_a_pause(row: bytes) -> None:
     assert decode_state(row).state is Wanted.PAUSE

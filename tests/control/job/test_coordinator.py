@@ -15,10 +15,11 @@ from control.job import coordinator as module
 from control.job.board import Board
 from control.job.campaign_state import Wanted, change_state
 from control.job.coordinator import Coordinator
-from control.job.cutting import Cutter
+from control.job.cutting import Cutter, chunk_id
 from control.job.ledger import Ledger
 from control.job.spreading import Bounds
 from engine.model.content import Content
+from engine.model.event import ChunkAccepted, Event, EventBatch, encode_events
 from tests.fakes.broadcaster_puppet import Puppet
 from tests.fakes.memory_bus import MemoryBus
 
@@ -398,3 +399,29 @@ async def test_who_watches_may_end_it_and_a_stop_does(
         made.open()
         await made.run()
     made.check()
+
+
+async def test_nonsense_of_one_broadcaster_ends_no_job_and_no_later_one(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with house(tmp_path, 3_000, "a", "b") as made:
+        await made.bus.put("status", "\x1b[31m z/engine", b'{"interval": 2.0}')
+        await made.bus.create("claims", chunk_id(JOB, 1), b"no-such-name! e1")
+        ends: list[Event] = [ChunkAccepted(CAMPAIGN, f"{JOB}-{'9' * 5_000}", 1)]
+        ends += [made.puppets["a"].delivered(CAMPAIGN, record) for record in (2**40, -1)]
+        batch = EventBatch("a", "another", 1, float("inf"), "a", tuple(ends))
+        head = b"\x97\xa1%s\xa1e\x01\xcb\x40\0\0\0\0\0\0\0\xa1a\x90"  # and one field that we do not know
+        odd = (b"\xff", head % b"\xff" + b"\x01", head % b"a" + b"\x91" * 100_000)
+        for payload in (*odd, encode_events(batch)):
+            await made.bus.publish("events.a", [payload])
+        for _ in range(2):
+            made.open()
+            await made.run()
+            assert made.coordinator.is_over
+    first = made.board.ledger[1]
+    assert (first.claimed, made.board.abandoned) == (None, first.count)
+    counts = made.board.counts()
+    assert counts.accepted == counts.delivered == 3_000 - first.count
+    told = "\n".join(made.board.warnings)
+    assert "chunk 1 was claimed by somebody who is no broadcaster" in told
+    assert "a tells of people whom it was not given" in told

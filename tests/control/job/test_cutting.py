@@ -72,6 +72,14 @@ def test_ids_are_the_jobs_and_the_number() -> None:
     assert chunk_number(JOB, "feed-000012") == 12
     assert chunk_number(JOB, "food-000012") is None
     assert chunk_number(JOB, "feed-twelve") is None
+    assert chunk_number(JOB, chunk_id(JOB, 1_234_567)) == 1_234_567
     cut = cutter(people(3)).next(3)
     assert cut is not None
     assert (cut.chunk.id, cut.chunk.campaign, cut.chunk.expires_at) == ("feed-000001", 7, 9.0)
+
+
+@pytest.mark.parametrize(
+    "number", ["12", "0000012", "\u0660\u0660\u0660\u0661\u0662\u0663", "9" * 5_000, "-00001"]
+)
+def test_another_spelling_of_an_id_is_none(number: str) -> None:
+    assert chunk_number(JOB, f"feed-{number}") is None

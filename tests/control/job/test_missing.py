@@ -7,6 +7,7 @@ import trio
 import trio.testing
 
 from control.job.missing import QUIET_SECONDS
+from engine.model.submission import SubmitChunk
 from tests.control.job.test_coordinator import house
 
 pytestmark = pytest.mark.slow  # real sockets, processes or password hashes: a second in all
@@ -59,3 +60,23 @@ async def test_a_slow_broadcaster_is_waited_for(
             nursery.start_soon(wake)
             await made.run()
     made.check()
+
+
+async def test_a_chunk_that_waits_for_room_after_its_claim_is_waited_for(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with house(tmp_path, 300, "a") as made:
+        puppet = made.puppets["a"]
+        puppet.answers = {"accepted": 0, "deferred": 0}  # whatever is in its spool is sent at once
+        accept = puppet._accept
+
+        async def accept_late(submission: SubmitChunk, sequence: int) -> None:
+            await made.bus.create("claims", submission.chunk.id, b"a e1")
+            await trio.sleep(10 * QUIET_SECONDS)
+            await accept(submission, sequence)
+
+        monkeypatch.setattr(puppet, "_accept", accept_late)
+        made.open()
+        await made.run(3_600)
+    made.check()
+    assert not any("never came" in warning for warning in made.board.warnings)

@@ -34,6 +34,13 @@ async def test_counts_come_by_state(autojump_clock: trio.testing.MockClock) -> N
 
 
 async def test_who_says_nothing_of_use_says_nothing(autojump_clock: trio.testing.MockClock) -> None:
-    for answer in (b'{"error": "unknown command"}', b"[]", b"{", b'{"counts": 5}'):
+    for answer in (
+        b'{"error": "unknown command"}',
+        b"[]",
+        b"{",
+        b'{"counts": 5}',
+        b'{"\xff": 1}',
+        b"[" * 100_000,
+    ):
         assert (await answered(answer))[0] is None
     assert await ask_counts(MemoryBus("operator"), "a", 7, 0.1) is None

@@ -3,7 +3,16 @@
 import json
 from typing import Any
 
-from control.job.roster import LIVE_SECONDS, Roster, Speed, decode_status
+import pytest
+
+from control.job.roster import (
+    INTERVAL_SECONDS_MAX,
+    LIVE_INTERVALS,
+    LIVE_SECONDS,
+    Roster,
+    Speed,
+    decode_status,
+)
 
 
 def row(beat: int, **more: Any) -> bytes:
@@ -36,6 +45,23 @@ def test_other_processes_and_damaged_rows_are_no_broadcasters() -> None:
         assert roster.hear(key, value, 0.0) is None
     assert roster.names() == []
     assert decode_status(b'{"draining": "perhaps"}') is None
+    assert decode_status(b'{"epoch": "\xff"}') is None
+    assert decode_status(b'{"epoch": ' + b"[" * 100_000) is None
+
+
+@pytest.mark.parametrize("name", ["a b", "a/b", "\x1b[2J", "x" * 64, ".a", ""])
+def test_what_no_stream_could_be_named_after_is_no_broadcaster(name: str) -> None:
+    roster = Roster()
+    assert roster.hear(f"{name}/engine", row(1), 0.0) is None
+    assert roster.names() == []
+
+
+def test_who_says_that_it_comes_once_a_year_lives_no_longer_than_others() -> None:
+    roster = Roster()
+    for beat in (1, 2):
+        roster.hear("a/engine", row(beat, interval=1e9), float(beat))
+    assert roster.is_live("a", LIVE_INTERVALS * INTERVAL_SECONDS_MAX)
+    assert not roster.is_live("a", 10 + LIVE_INTERVALS * INTERVAL_SECONDS_MAX)
 
 
 def test_who_drains_or_is_closed_lives_and_takes_nothing() -> None:
