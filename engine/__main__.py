@@ -16,6 +16,7 @@ import trio
 from engine.app import EngineError, open_engine
 from engine.config import Config, ConfigError, load_config
 from engine.observe.logs import configure_logs
+from engine.runtime.crash import leaf_of
 from engine.runtime.supervised import SUPERVISED, begin_supervised, tell_ready, until_lifeline_closes
 from engine.runtime.supervisor import SupervisorGaveUp
 
@@ -39,7 +40,7 @@ def main(arguments: list[str]) -> int:
     try:
         trio.run(serve, config, path, supervised)
     except* (EngineError, SupervisorGaveUp) as group:
-        failed.append(str(group.exceptions[0]))
+        failed.append(str(leaf_of(group)))
     for text in failed:
         sys.stderr.write(f"engine: {text}\n")
     return 1 if failed else 0

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
@@ -80,24 +81,44 @@ def write_secret(path: Path, data: bytes, *, replace: bool = False) -> None:
 def replace_file(path: Path, data: bytes) -> None:
     """Put `data` there atomically and durably, mode 0600: the old file or the new one, whatever happens.
 
-    Raises OSError.
+    Whose it was stays; a new file is its folder's owner's. Else what root writes by hand would be unreadable
+    for the service that runs as somebody else. Raises OSError.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
+            _keep_owner(file.fileno(), path)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync_folder(path.parent)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _keep_owner(descriptor: int, path: Path) -> None:
+    if os.geteuid() != 0:  # only root can give a file away
+        return
+    try:
+        former = path.lstat()
+    except FileNotFoundError:
+        former = path.parent.stat()
+    fresh = os.fstat(descriptor)
+    if (former.st_uid, former.st_gid) != (fresh.st_uid, fresh.st_gid):
+        with suppress(PermissionError):  # a root without CAP_CHOWN, as containers have it: it stays root's
+            os.fchown(descriptor, former.st_uid, former.st_gid)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in it durable. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 # --- master key and what is derived from it -----------------------------------------------------------
@@ -284,13 +305,21 @@ class RowKeyring:
         return RowSealer(key)
 
     def destroy_before(self, day: int) -> int:
-        """Forget all epoch keys older than `day` and rewrite the file; returns how many."""
-        old = [epoch for epoch in self._keys if epoch < day]
-        for epoch in old:
-            del self._keys[epoch]
-        if old:
-            self._save()
-        return len(old)
+        """Forget all epoch keys older than `day` and rewrite the file; returns how many.
+
+        Raises KeyringError when it cannot be rewritten: they are all known then, as before, and nobody takes
+        for destroyed what the file still has.
+        """
+        former = self._keys
+        self._keys = {epoch: key for epoch, key in former.items() if epoch >= day}
+        gone = len(former) - len(self._keys)
+        if gone:
+            try:
+                self._save()
+            except BaseException:
+                self._keys = former
+                raise
+        return gone
 
     def _save(self) -> None:
         plain = json.dumps({str(day): key.hex() for day, key in sorted(self._keys.items())}).encode()

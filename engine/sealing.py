@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from engine.keyring import KeyringError, read_secret, replace_file, write_secret
+from engine.keyring import KeyringError, read_secret, replace_file, sync_folder, write_secret
 
 PUBLIC_OCTETS = 32
 KEY_ID_OCTETS = 8
@@ -184,6 +184,7 @@ def rotate_box(path: Path, owner: tuple[int, int] | None = None) -> bytes:
         give_box(fresh, owner)
         os.link(path, former)
         fresh.replace(path)
+        sync_folder(path.parent)  # before anybody seals to it what only it can open
     except OSError as error:
         raise KeyringError(f"{path}: cannot be replaced: {error.strerror}") from error
     return BoxKey(key).public

@@ -29,6 +29,7 @@ from engine.bus.nkeys import decode_seed
 from engine.config import BusKind, Config, HostPort, UnitError
 from engine.keyring import KeyringError, read_secret
 from engine.observe.logs import configure_logs
+from engine.runtime.crash import leaf_of
 from engine.storage import StorageError
 
 NATS_PORT = 4222
@@ -231,10 +232,7 @@ def run_on_bus(work: Callable[[], Awaitable[Any]]) -> Any:
         try:
             return await work()
         except* Exception as group:
-            error: BaseException = group
-            while isinstance(error, BaseExceptionGroup):
-                error = error.exceptions[0]
-            raise error from None
+            raise leaf_of(group) from None
 
     configure_logs("error")  # a command says what it has to say; its output may be JSON
     return trio.run(run)

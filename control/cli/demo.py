@@ -27,6 +27,7 @@ from engine.config import Config, Duration, HostPort, RetryTable
 from engine.config.tables import DkimKeyFile, EngineTable, KeysTable, NodeTable, ResolverTable
 from engine.keyring import create_dkim_key, create_master_key
 from engine.model.content import Content, DkimIdentity
+from engine.runtime.crash import leaf_of
 
 MESSAGES_DEFAULT = 10_000
 MESSAGES_MAX = 1_000_000
@@ -103,7 +104,7 @@ class _Demo:
                 run = self._prepare(world)
                 return run, await run.live()
         except* WorldError as group:
-            raise CliError(str(group.exceptions[0])) from None
+            raise CliError(str(leaf_of(group))) from None
 
     def _prepare(self, world: WorldProcess) -> Run:
         people_csv = self._folder / "people.csv"

@@ -47,7 +47,7 @@ from engine.mta.net.mx import Route
 from engine.mta.policy.forecast import Forecast
 from engine.mta.spool.api import StateCounts
 from engine.observe.logs import configure_logs
-from engine.runtime.crash import leaves_of
+from engine.runtime.crash import leaf_of
 from engine.runtime.supervisor import SupervisorGaveUp
 
 BACKLOG_CHUNKS_MAX = 8  # on the bus and not yet accepted
@@ -109,14 +109,11 @@ def conclude(
 
 
 def _one_line(group: BaseExceptionGroup[Any], hint: str) -> CliError:
-    error = group.exceptions[0]
-    if isinstance(error, BaseExceptionGroup):
-        return _one_line(error, hint)
+    error = leaf_of(group)
     if isinstance(error, CliError):
         return error
     if isinstance(error, SupervisorGaveUp):
-        causes = leaves_of(error.__cause__) if isinstance(error.__cause__, Exception) else []
-        cause = f": {causes[0]}" if causes else ""
+        cause = f": {leaf_of(error.__cause__)}" if isinstance(error.__cause__, Exception) else ""
         return CliError(f"the engine gave up: {error}{cause}" + (f"; {hint}" if hint else ""))
     return CliError(str(error))
 

@@ -39,6 +39,7 @@ from control.job.own_counts import ask_counts
 from engine.bus.api import Bus
 from engine.bus.local import LocalBus
 from engine.model.content import Content
+from engine.runtime.crash import leaf_of
 
 COUNTS_SECONDS = 5.0
 STATUS_SECONDS = 12.0  # for a row of a living broadcaster to change; then somebody is missing
@@ -105,7 +106,7 @@ class ManyRun:
                 with self._verdicts:
                     board = await self._coordinate(ledger, signals)
             except* (LedgerError, CutError) as group:
-                raise CliError(str(_leaf(group))) from None
+                raise CliError(str(leaf_of(group))) from None
             finally:
                 with suppress(LedgerError):
                     ledger.close()
@@ -285,9 +286,3 @@ def _state_words(coordinator: Coordinator) -> str:
     what = "paused" if state.state is Wanted.PAUSE else "cancelled"
     why = f": {state.reason}" if state.reason else ""
     return f"the campaign was {what} by {state.by or 'somebody'}{why}"
-
-
-def _leaf(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

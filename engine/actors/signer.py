@@ -24,7 +24,7 @@ from engine.actors.dkim_keys import DkimKeys
 from engine.actors.messages import Bell, Sign, SignSlot
 from engine.actors.parts import Parts
 from engine.actors.signing_frames import KEYS_REFUSED, LENGTH, READY, REQUEST, add_key, remove_key
-from engine.runtime.crash import leaves_of
+from engine.runtime.crash import leaf_of, leaves_of
 from engine.runtime.mailbox import MailboxClosed
 from engine.runtime.process import ChildProcess, ProcessDied
 from engine.runtime.spec import Context, Start
@@ -149,7 +149,7 @@ class Signers:
                 self._waiting.extendleft(reversed(again))
                 log.warning("a signer process died", number=number, again=len(again))
                 if self._deaths > DEATHS_MAX:
-                    raise died.exceptions[0] from None
+                    raise leaf_of(died) from None
                 self._work.set()
 
     @asynccontextmanager

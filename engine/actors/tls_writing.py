@@ -11,6 +11,7 @@ import structlog
 from engine.actors.parts import Parts
 from engine.actors.requests import Act, Peer, Request
 from engine.bus.api import BusFull
+from engine.runtime.crash import leaf_of
 from engine.storage import StorageError
 
 log = structlog.get_logger("tls_results")
@@ -21,7 +22,7 @@ async def write_counts(parts: Parts) -> None:
     try:
         await parts.tls_results.flush()
     except* (StorageError, BusFull) as errors:
-        log.warning("counts of TLS sessions are not written yet", why=str(errors.exceptions[0]))
+        log.warning("counts of TLS sessions are not written yet", why=str(leaf_of(errors)))
 
 
 def acts(parts: Parts, peer: Peer) -> dict[str, Act]:

@@ -40,6 +40,11 @@ def leaves_of(error: BaseException) -> list[BaseException]:
     return [error]
 
 
+def leaf_of(error: BaseException) -> BaseException:
+    """The first exception inside nested groups: where there is one only, or the others follow from it."""
+    return leaves_of(error)[0]
+
+
 def log_crash(crash: Crash, error: Exception) -> None:
     """The usual hook: one error line with the traceback."""
     structlog.get_logger("engine.runtime").error(

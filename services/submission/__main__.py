@@ -17,6 +17,7 @@ import trio
 from engine.config import ConfigError
 from engine.config.tables import Config
 from engine.observe.logs import configure_logs
+from engine.runtime.crash import leaf_of
 from engine.runtime.supervised import SUPERVISED, begin_supervised, tell_ready, until_lifeline_closes
 from engine.runtime.supervisor import SupervisorGaveUp
 from services.submission.config import SubmissionTable, load_submission
@@ -51,7 +52,7 @@ def main(arguments: list[str]) -> int:
     try:
         trio.run(_run, config, table, number, path, supervised)
     except* (WorkerError, SupervisorGaveUp) as group:
-        failed.append(str(group.exceptions[0]))
+        failed.append(str(leaf_of(group)))
     for text in failed:
         sys.stderr.write(f"submission: {text}\n")
     return 1 if failed else 0

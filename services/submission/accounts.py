@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import structlog
 import trio
 from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
@@ -26,6 +27,7 @@ from msgspec.structs import replace
 from engine.keyring import replace_file
 from engine.model.address import AddressError, normalise_domain
 from engine.model.content import MessageClass
+from engine.model.decoding import UNDECODABLE
 
 FILE_OCTETS_MAX = 16 * 1024 * 1024  # some 50,000 accounts
 PASSWORD_OCTETS_MAX = 512  # RFC 4616 allows more; nobody types it, and each octet is hashed
@@ -36,6 +38,8 @@ REMEMBERED_MAX = 10_000
 LOOK_SECONDS = 2.0  # how old what we know of the file may be
 # OWASP's minimum for Argon2id: 19 MiB, two passes, one lane: some 25 ms here.
 _HASHER = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
+
+log = structlog.get_logger("submission")
 
 
 class AccountsError(Exception):
@@ -72,7 +76,7 @@ def read_accounts(path: Path) -> dict[str, Account]:
         raise AccountsError(f"{path}: is larger than {FILE_OCTETS_MAX} octets")
     try:
         found = msgspec.json.decode(data, type=AccountsFile)
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise AccountsError(f"{path}: is no accounts file ({error}); put back a copy") from error
     return {account.name: account for account in found.accounts}
 
@@ -128,6 +132,7 @@ class Accounts:
         self._clock = clock
         self._stamp = self._look()
         self._accounts = read_accounts(path)
+        self._told: tuple[tuple[int, int, int], str] | None = None  # what was wrong with the file, once
         self._looked = clock()
         self._key = secrets.token_bytes(32)
         self._right: OrderedDict[bytes, float] = OrderedDict()
@@ -172,7 +177,10 @@ class Accounts:
         return (found.st_mtime_ns, found.st_size, found.st_ino)
 
     def _reread(self) -> None:
-        """A file that cannot be read leaves what was known: nobody is locked out by a slip."""
+        """A file that cannot be read leaves what was known: nobody is locked out by a slip.
+
+        It is said, since an account that was removed still gets in meanwhile.
+        """
         now = self._clock()
         if now - self._looked < LOOK_SECONDS:
             return
@@ -182,9 +190,12 @@ class Accounts:
             return
         try:
             self._accounts = read_accounts(self._path)
-        except AccountsError:
+        except AccountsError as error:
+            if self._told != (stamp, str(error)):
+                self._told = (stamp, str(error))
+                log.error("changed accounts cannot be read, the former ones hold", why=str(error))
             return
-        self._stamp = stamp
+        self._stamp, self._told = stamp, None
 
 
 def _verify(hashed: str, password: bytes) -> bool:

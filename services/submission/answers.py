@@ -9,17 +9,16 @@ import asyncio
 import secrets
 import time
 from base64 import b64decode
-from binascii import Error as Base64Error
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, cast
 
 import structlog
 import trio_asyncio
-from aiosmtpd.smtp import MISSING, AuthResult
+from aiosmtpd.smtp import AuthResult
 from aiosmtpd.smtp import Envelope as SmtpEnvelope
 from aiosmtpd.smtp import Session as SmtpSession
 
-from engine.bus.api import Bus, BusFull
+from engine.bus.api import PAYLOAD_OCTETS_MAX, Bus, BusFull
 from engine.model.address import AddressError, parse_address
 from engine.model.content import MessageClass
 from engine.model.single import (
@@ -33,14 +32,16 @@ from engine.model.single import (
 from engine.storage import StorageError
 from services.submission.accounts import Account, Accounts
 from services.submission.config import SubmissionTable
-from services.submission.limits import Connections, Guesses, RateLimit
+from services.submission.limits import Connections, Guesses, RateLimit, Room
 from services.submission.messages import Prepared, Refusal, Trace, prepare_message
 from services.submission.publishing import GROUP_OCTETS_MAX, Publisher
+from services.submission.reader import LineTooLong
 
 if TYPE_CHECKING:
     from services.submission.session import SubmissionSession
 
 AUTH_TRIES_MAX = 3  # of a connection
+CONTENT_OCTETS_MAX = 256 * 1024 * 1024  # of a worker's unanswered messages: 25 of the largest
 TRY_LATER = "451 4.3.1 the message cannot be kept now, try again later"
 
 log = structlog.get_logger("submission")
@@ -61,6 +62,7 @@ class Desk:
         self.messages = RateLimit(rate.count, rate.seconds)
         self.connections = Connections(table.connections_max, table.connections_per_address)
         self.guesses = Guesses()
+        self.room = Room(CONTENT_OCTETS_MAX)
         self.sessions: set[SubmissionSession] = set()
         self.taken = 0
 
@@ -78,36 +80,38 @@ class Answers:
 
     async def auth_PLAIN(self, server: "SubmissionSession", args: list[str]) -> AuthResult:
         octets = await _response(server, args, "")
-        if octets is None:
-            return AuthResult(success=False, handled=True)
+        if isinstance(octets, AuthResult):
+            return octets
         parts = octets.split(b"\0")  # RFC 4616 2: authorization identity, account, password
         if len(parts) != 3:
-            await server.push("501 5.5.2 that is no PLAIN response")
-            return AuthResult(success=False, handled=True)
+            return _failed(server, "501 5.5.2 that is no PLAIN response")
         return await self._log_in(server, parts[1], parts[2])
 
     async def auth_LOGIN(self, server: "SubmissionSession", args: list[str]) -> AuthResult:
         name = await _response(server, args, "Username:")
-        password = None if name is None else await _response(server, args[:1], "Password:")
-        if name is None or password is None:
-            return AuthResult(success=False, handled=True)
+        if isinstance(name, AuthResult):
+            return name
+        password = await _response(server, args[:1], "Password:")
+        if isinstance(password, AuthResult):
+            return password
         return await self._log_in(server, name, password)
 
     async def _log_in(self, server: "SubmissionSession", login: bytes, password: bytes) -> AuthResult:
         name, address, guesses = login.decode("utf-8", "replace"), server.address, self._desk.guesses
-        server.auth_tries += 1
-        server.leaving = server.auth_tries >= AUTH_TRIES_MAX
-        wait = guesses.wait_seconds(address, name, time.monotonic())
-        if wait > 0:
-            text = f"454 4.7.0 too many wrong passwords, wait {max(1, round(wait))} s"
-            return AuthResult(success=False, handled=False, message=text)
+        if (wait := guesses.wait_seconds(address, name, time.monotonic())) > 0:
+            return _failed(server, _too_many(wait))
         check = trio_asyncio.trio_as_aio(self._desk.accounts.check)
         account: Account | None = await check(name, password)
+        # Others may have guessed wrong while this one was looked at: many at once are no more guesses than
+        # one after the other, so that even the right one is not told then.
+        wait = guesses.wait_seconds(address, name, time.monotonic())
         if account is None:
             guesses.failed(address, name, time.monotonic())
             log.warning("a log-in failed", account=name[:120], address=address)
-            return AuthResult(success=False, handled=False)
-        server.leaving = False
+        if wait > 0:
+            return _failed(server, _too_many(wait))
+        if account is None:
+            return _failed(server, "535 5.7.8 that account with that password is unknown here")
         guesses.succeeded(address, name)
         return AuthResult(success=True, auth_data=account)
 
@@ -202,6 +206,8 @@ class Answers:
         server.busy = True
         try:
             entries = await self._entries(prepared, account, envelope.rcpt_tos, trace)
+            if entries is None:
+                return "552 5.3.4 too large for so many recipients"
             trouble = await self._durable(entries)
         except (TimeoutError, BusFull, StorageError):  # of a blob; what was kept of it nobody names
             return TRY_LATER
@@ -222,8 +228,11 @@ class Answers:
 
     async def _entries(
         self, prepared: Prepared, account: Account, recipients: Sequence[str], trace: Trace
-    ) -> list[bytes]:
-        """One entry for each recipient; a large message once as a blob. Raises TimeoutError."""
+    ) -> list[bytes] | None:
+        """One entry for each recipient; a large message once as a blob. Raises TimeoutError.
+
+        None when even so they are more than the bus takes at once.
+        """
         rule = self._desk.table.rule(prepared.author_domain)
         assert rule is not None, "the author's domain was looked up"
         kind = SingleKind(
@@ -234,19 +243,23 @@ class Answers:
             dkim=rule.identities(),
         )
         octets, count = prepared.octets, len(recipients)
-        message: Callable[[int], RawMessage | BlobMessage]
-        if len(octets) <= RAW_INLINE_OCTETS_MAX and (len(octets) + 1024) * count <= GROUP_OCTETS_MAX:
-            raw = RawMessage(kind, octets)
-            message = lambda number: raw  # noqa: E731 - two ways to the same
-        else:
-            put = trio_asyncio.trio_as_aio(self._desk.bus.put_blob)(octets)
-            digest = await asyncio.wait_for(put, float(self._desk.table.durable_timeout))
-            message = lambda number: BlobMessage(kind, digest, last=number == count - 1)  # noqa: E731
         expires_at = trace.now + float(self._desk.table.expire_after)
-        return [
-            encode_single(SubmitSingle(f"{trace.id}.{number}", recipient, expires_at, message(number)))
-            for number, recipient in enumerate(recipients)
-        ]
+
+        def entries_of(messages: Iterable[RawMessage | BlobMessage]) -> list[bytes] | None:
+            found = [
+                encode_single(SubmitSingle(f"{trace.id}.{number}", recipient, expires_at, message))
+                for number, (recipient, message) in enumerate(zip(recipients, messages, strict=True))
+            ]
+            fits = sum(map(len, found)) <= GROUP_OCTETS_MAX and max(map(len, found)) <= PAYLOAD_OCTETS_MAX
+            return found if fits else None
+
+        if len(octets) <= RAW_INLINE_OCTETS_MAX and len(octets) * count <= GROUP_OCTETS_MAX:
+            entries = entries_of([RawMessage(kind, octets)] * count)
+            if entries is not None:
+                return entries
+        put = trio_asyncio.trio_as_aio(self._desk.bus.put_blob)(octets)
+        digest = await asyncio.wait_for(put, float(self._desk.table.durable_timeout))
+        return entries_of(BlobMessage(kind, digest, last=number == count - 1) for number in range(count))
 
     async def _durable(self, entries: Sequence[bytes]) -> Exception | None:
         """None = all of them are durable; else why they are not, or why nobody knows."""
@@ -260,13 +273,30 @@ class Answers:
         return await answered
 
 
-async def _response(server: "SubmissionSession", args: list[str], challenge: str) -> bytes | None:
-    """What a client answers to a challenge, or has sent with it; None = it was told what is wrong."""
+async def _response(server: "SubmissionSession", args: list[str], challenge: str) -> bytes | AuthResult:
+    """What a client answers to a challenge, or has sent with it; else what it hears of it."""
     if len(args) == 1:
-        octets = await server.challenge_auth(challenge)
-        return None if octets is MISSING else octets
+        try:
+            said = (await server.ask(challenge)).decode("latin-1")
+        except LineTooLong:
+            return _failed(server, "500 5.5.6 the response is too long")
+        if said == "*":
+            return _failed(server, "501 5.7.0 given up, as you say")
+    else:
+        said = "" if args[1] == "=" else args[1]  # RFC 4954 4: "=" is a response of no octets
     try:
-        return b64decode(args[1], validate=True)
-    except Base64Error:
-        await server.push("501 5.5.2 that is not base64")
-        return None
+        return b64decode(said, validate=True)
+    except ValueError:  # octets beyond ASCII, too
+        return _failed(server, "501 5.5.2 that is not base64")
+
+
+def _failed(server: "SubmissionSession", text: str) -> AuthResult:
+    """One try less, whatever was wrong; behind the last one the session ends."""
+    server.auth_tries += 1
+    if server.auth_tries >= AUTH_TRIES_MAX:
+        server.leaving = True
+    return AuthResult(success=False, handled=False, message=text)
+
+
+def _too_many(wait: float) -> str:
+    return f"454 4.7.0 too many wrong passwords, wait {max(1, round(wait))} s"

@@ -1,4 +1,5 @@
-"""How much one client may do: messages by account, connections by address, guesses by whoever guesses.
+"""How much one client may do: messages by account, connections by address, guesses by whoever guesses,
+and all of them together the memory.
 
 Plain objects with `now` (monotonic seconds) as an argument. Wrong passwords make an address wait, and an
 account from that address, twice as long each time; other addresses of the account are not locked out by
@@ -69,6 +70,51 @@ class Connections:
         self._by_address[key] -= 1
         if not self._by_address[key]:
             del self._by_address[key]
+
+
+class Room:
+    """How many octets of messages a worker holds at once, while they come and until they are answered."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held = 0
+
+    def __repr__(self) -> str:
+        return f"<Room {self._held} of {self._most} octets>"
+
+    @property
+    def left(self) -> int:
+        return self._most - self._held
+
+    def lease(self) -> "Lease":
+        return Lease(self)
+
+    def add(self, octets: int) -> None:
+        self._held += octets
+
+
+class Lease:
+    """What one message holds of a room."""
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self._octets = 0
+
+    def __repr__(self) -> str:
+        return f"<Lease of {self._octets} octets in {self._room!r}>"
+
+    def take(self, octets: int) -> bool:
+        """So many more; False = there is no room, and none is taken."""
+        if octets > self._room.left:
+            return False
+        self._octets += octets
+        self._room.add(octets)
+        return True
+
+    def end(self) -> None:
+        """Give all of it back; twice is no harm."""
+        self._room.add(-self._octets)
+        self._octets = 0
 
 
 class Guesses:

@@ -22,12 +22,24 @@ from engine.mta.compose.raw import RawHeader
 
 LINE_OCTETS_MAX = 998  # RFC 5322 2.1.1
 HOPS_MAX = 100  # RFC 5321 6.3
-AUTHOR_OCTETS_MAX = 2_000  # of a From or Sender field: the parser is slow on long ones
+AUTHOR_OCTETS_MAX = 2_000  # of a From or Sender field: the parser is slow on long ones, and they are cached
 AUTHORS_MAX = 10
 
 _UNFOLD = re.compile(r"\r\n(?=[ \t])")
 _HELO = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?\Z|\[[0-9A-Za-z:.]{2,60}\]\Z")
 _BCC = (b"bcc", b"resent-bcc")
+# What the standard library's parser finds wrong with a field that all readers understand alike. Of anything
+# else it takes the first address and says nothing of the second: "a@shop.example <ceo@bank.example>".
+_HARMLESS = frozenset(
+    (
+        "period in 'phrase'",  # J. Doe <j@shop.example>
+        "comment found without atom",  # the same, of a phrase that ends in a full stop
+        "empty element in address-list",
+        "local-part contains non-ASCII characters)",
+        "encoded word inside quoted string",  # many programs write it; to a strict reader it is text
+        "missing trailing whitespace after encoded-word",
+    )
+)
 _registry = headerregistry.HeaderRegistry(use_default_map=True)
 
 
@@ -119,18 +131,27 @@ def _misleading(message: bytes, header: RawHeader, *, smtputf8: bool) -> Refusal
     return None
 
 
-@lru_cache(maxsize=4_096)
 def author_domains(value: bytes) -> tuple[str, ...]:
-    """The domains of a From or Sender field's addresses; nothing when one of them is no address."""
-    if len(value) > AUTHOR_OCTETS_MAX:
-        return ()
+    """The domains of a From or Sender field's addresses.
+
+    Nothing when one of them is no address, or two readers may find different ones.
+    """
+    return _cached_domains(value) if len(value) <= AUTHOR_OCTETS_MAX else ()
+
+
+@lru_cache(maxsize=4_096)
+def _cached_domains(value: bytes) -> tuple[str, ...]:
     text = _UNFOLD.sub("", value.decode("utf-8", "replace")).strip()
     try:
         field: Any = _registry("From", text)
         found = [each.addr_spec for each in field.addresses]
+        harmless = all(str(defect) in _HARMLESS for defect in field.defects)
     except Exception:  # the standard library's parser fails in many ways on what is none
         return ()
-    if not 1 <= len(found) <= AUTHORS_MAX:
+    if not harmless or not 1 <= len(found) <= AUTHORS_MAX:
+        return ()
+    # An address stands there as it is. The parser decodes encoded words inside of it, too, and others do not.
+    if any(address not in text for address in found):
         return ()
     try:
         return tuple(parse_address(address).domain for address in found)

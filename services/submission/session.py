@@ -3,12 +3,14 @@
 aiosmtpd reads commands and knows their order; `answers` says what they are answered. Here stands what
 aiosmtpd leaves open: every line, commands too, ends in CRLF, and a bare LF ends the session, since whoever
 sends one may be smuggling (CVE-2023-51764 and its kin); addresses are the engine's kind; passwords are
-taken over TLS only; time limits and a polite end. On trouble inside: a log line, 451, and the session goes
-on.
+taken over TLS only; time limits and a polite end. Behind a goodbye nothing is carried out, whatever the
+client had sent with it: closing TLS waits for the other side, and aiosmtpd would go on with what it has. On
+trouble inside: a log line, 451, and the session goes on.
 """
 
 import asyncio
 import re
+from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -17,9 +19,11 @@ import structlog
 from aiosmtpd.smtp import SMTP, TLSSetupException
 
 from services.submission.answers import Answers, Desk
-from services.submission.reader import BareNewline, StrictReader
+from services.submission.limits import Lease
+from services.submission.reader import PIECE_OCTETS, BareNewline, SessionOver, StrictReader, Unread
 
 COMMAND_OCTETS_MAX = 998  # RFC 5321 4.5.3.1.4 wants 512 and more for parameters; AUTH needs some, too
+NO_ROOM = "452 4.3.1 too many messages are on their way in, try again later"
 
 _PATH = re.compile(r'\s*<((?:"(?:[^"\\]|\\.)*"|[^<>"\s])*)>(?:\s+(\S.*))?\s*\Z')
 
@@ -79,11 +83,29 @@ class SubmissionSession(SMTP):
             closed.exception()  # it is logged where it arises; asyncio would print it again
 
     async def push(self, status: Any) -> None:
+        """Raises SessionOver behind a goodbye."""
+        if self._writer.is_closing():
+            raise SessionOver
         await super().push(status)
-        if self.leaving and self.transport is not None:
+        if self.leaving:
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Once: to close a TLS transport again would take it apart while others still use it."""
+        assert isinstance(self._reader, StrictReader)
+        self._reader.end()
+        if self.transport is not None and not self.transport.is_closing():
             self.transport.close()
 
+    def _say_goodbye(self, reply: str) -> None:
+        self.leaving = True
+        if self.transport is not None and not self._writer.is_closing():
+            self._writer.write(f"{reply}\r\n".encode())
+            self._hang_up()
+
     async def handle_exception(self, error: Exception) -> str:
+        if isinstance(error, SessionOver):
+            return ""  # to be pushed, which ends the session's task
         if isinstance(error, BareNewline):
             self.leaving = True
             return "554 5.5.2 a bare CR or LF: lines end in CRLF, goodbye"
@@ -99,6 +121,8 @@ class SubmissionSession(SMTP):
             self._desk.sessions.add(self)
             try:
                 await super()._handle_client()
+            except SessionOver:  # it counts until its socket is closed
+                await asyncio.wait((self._closed,))  # type: ignore[attr-defined]
             finally:
                 self._desk.sessions.discard(self)
                 self._desk.connections.leave(address)
@@ -123,16 +147,19 @@ class SubmissionSession(SMTP):
             self._timeout_handle = self.loop.call_later(left, self._timeout_cb)
         elif self.busy:  # it waits for us
             self._timeout_handle = self.loop.call_later(self._timeout_duration, self._timeout_cb)
-        elif self.transport is not None:
-            self._writer.write(f"421 4.4.2 {self.hostname} heard nothing for too long\r\n".encode())
-            self.transport.close()
+        else:
+            self._say_goodbye(f"421 4.4.2 {self.hostname} heard nothing for too long")
 
     def stop(self) -> None:
         """Say goodbye now, or behind the answer to the message that is being made durable."""
         self.leaving = True
-        if not self.busy and self.transport is not None:
-            self._writer.write(f"421 4.3.2 {self.hostname} stops, try again later\r\n".encode())
-            self.transport.close()
+        if not self.busy:
+            self._say_goodbye(f"421 4.3.2 {self.hostname} stops, try again later")
+
+    async def ask(self, challenge: str) -> bytes:
+        """What the client answers to a challenge of AUTH (RFC 4954 4). Raises LineTooLong."""
+        await self.push(f"334 {b64encode(challenge.encode()).decode()}")
+        return (await self._reader.readline()).removesuffix(b"\r\n")
 
     async def smtp_AUTH(self, arg: str) -> None:
         mechanism, _, rest = (arg or "").partition(" ")
@@ -149,18 +176,32 @@ class SubmissionSession(SMTP):
         if arg:
             await self.push("501 5.5.4 DATA has no argument")
             return
+        if self._desk.room.left < PIECE_OCTETS:
+            await self.push(NO_ROOM)
+            return
         await self.push("354 End data with <CR><LF>.<CR><LF>")
-        assert isinstance(self._reader, StrictReader)
-        self._reads_content = True
-        content = await self._reader.read_content(int(self._desk.table.size_max))
-        self._reads_content = False
-        if content is None:
-            status = f"552 5.3.4 the message has more than {int(self._desk.table.size_max)} octets"
-        else:
-            self.envelope.content = content
-            status = await self._call_handler_hook("DATA")
+        lease = self._desk.room.lease()
+        try:
+            status = await self._take_content(lease)
+        finally:
+            lease.end()
+            self._reads_content = False
         self.envelope = self._create_envelope()
         await self.push(status)
+
+    async def _take_content(self, lease: Lease) -> Any:
+        assert isinstance(self._reader, StrictReader)
+        assert self.envelope is not None
+        size_max = int(self._desk.table.size_max)
+        self._reads_content = True
+        content = await self._reader.read_content(size_max, lease)
+        self._reads_content = False
+        if content is Unread.TOO_LONG:
+            return f"552 5.3.4 the message has more than {size_max} octets"
+        if content is Unread.NO_ROOM:
+            return NO_ROOM
+        self.envelope.content = content
+        return await self._call_handler_hook("DATA")
 
     def _getaddr(self, arg: str) -> tuple[str | None, str | None]:
         """The path of MAIL or RCPT and what stands behind it; no source routes, no comments."""

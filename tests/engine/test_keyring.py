@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from engine.keyring import (
     load_master_key,
     load_row_secret,
     read_secret,
+    replace_file,
     row_secret,
     write_secret,
 )
@@ -165,6 +167,18 @@ def test_dkim_keys_that_do_not_serve_are_refused(tmp_path: Path) -> None:
     assert load_dkim_key(tmp_path / "weak").algorithm is DkimAlgorithm.RSA_SHA256  # 1024 is the floor
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_file_keeps_its_owner_and_a_new_one_is_its_folder_s(tmp_path: Path) -> None:
+    os.chown(tmp_path, 54_321, 54_322)
+    path = tmp_path / "file"
+    replace_file(path, b"new")
+    assert (path.stat().st_uid, path.stat().st_gid) == (54_321, 54_322)
+    os.chown(path, 54_323, 54_324)
+    replace_file(path, b"replaced")
+    assert (path.stat().st_uid, path.stat().st_gid) == (54_323, 54_324)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
 # --- row keys --------------------------------------------------------------------------------------------
 
 
@@ -232,6 +246,22 @@ def test_a_destroyed_epoch_key_is_gone_from_the_file(tmp_path: Path) -> None:
         keys.sealer(new)
         with pytest.raises(KeyringError, match="day 20000 was destroyed"):
             keys.sealer(old)
+
+
+def test_epoch_keys_that_could_not_be_destroyed_are_still_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = RowKeyring(tmp_path / "rows.keys", MASTER)
+    old = rows.create_campaign_key(20_000)
+    rows.create_campaign_key(20_001)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", no_room)
+        with pytest.raises(KeyringError, match="No space left on device"):
+            rows.destroy_before(20_001)
+    rows.sealer(old)
+    assert rows.destroy_before(20_001) == 1
+    with pytest.raises(KeyringError, match="was destroyed"):
+        RowKeyring(tmp_path / "rows.keys", MASTER).sealer(old)
 
 
 @pytest.mark.parametrize("wrapped", [b"", b"\0\0\x4e\x20", b"\0\0\x4e\x20" + bytes(60)])

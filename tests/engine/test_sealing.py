@@ -1,6 +1,7 @@
 """Sealing: what was sealed opens for its holder and its purpose alone, and a box key can be replaced."""
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,23 @@ def test_a_replacement_that_was_killed_half_way_leaves_a_box_that_opens(tmp_path
     drop_former(path)
     assert load_boxes(path).public == public
     assert rotate_box(path) == load_boxes(path).public != public
+
+
+def test_a_replaced_box_is_durable_before_anybody_hears_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_box(tmp_path / "box")
+    synced: list[set[str]] = []
+    honest = os.fsync
+
+    def look(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            synced.append({path.name for path in tmp_path.iterdir()})
+        honest(descriptor)
+
+    monkeypatch.setattr(os, "fsync", look)
+    rotate_box(tmp_path / "box")
+    assert synced[-1] == {"box", former_of(tmp_path / "box").name}
 
 
 def test_a_former_box_that_others_may_read_is_refused_and_one_that_is_gone_is_not_missed(

@@ -5,7 +5,7 @@ from typing import Any
 
 import structlog
 
-from engine.runtime.crash import CRASH_TEXT_MAX, Crash, describe_crash, log_crash
+from engine.runtime.crash import CRASH_TEXT_MAX, Crash, describe_crash, leaf_of, log_crash
 
 
 def test_a_plain_exception_keeps_its_type_and_text() -> None:
@@ -46,3 +46,9 @@ def test_the_log_line_carries_the_actor_and_the_traceback() -> None:
     assert '"actor": "spooler"' in line
     assert "test_the_log_line_carries" in line
     assert "ValueError: bad" in line
+
+
+def test_a_leaf_is_found_however_deep_it_lies() -> None:
+    inner = KeyError("k")
+    group = ExceptionGroup("outer", [ExceptionGroup("inner", [inner]), ValueError("second")])
+    assert leaf_of(group) is leaf_of(inner) is inner

@@ -1,11 +1,13 @@
 """The accounts file and its passwords: private, whole or not at all, one time for everybody."""
 
+import os
 import stat
 import time
 from pathlib import Path
 from statistics import median
 
 import pytest
+import structlog
 import trio
 from msgspec.structs import replace
 
@@ -131,6 +133,38 @@ async def test_a_changed_file_holds_within_seconds(path: Path) -> None:
     path.unlink()
     clock.now += LOOK_SECONDS
     assert await accounts.check("ann", b"another word") is None
+
+
+async def test_a_changed_file_that_cannot_be_read_is_said_once(path: Path) -> None:
+    clock = Ticking()
+    accounts = Accounts(path, clock=clock)
+    seen: list[list[str]] = []
+    for damage in (lambda: path.write_text("{"), lambda: path.chmod(0o644), lambda: write_accounts(path, {})):
+        damage()
+        with structlog.testing.capture_logs() as lines:
+            for _ in range(3):
+                clock.now += LOOK_SECONDS
+                accounts.still(an_account())
+        seen.append([line["why"] for line in lines if line["log_level"] == "error"])
+    (unreadable,), (open_to_all,), none = seen
+    assert "is no accounts file" in unreadable
+    assert "chmod 600" in open_to_all
+    assert none == []
+    assert not accounts.still(an_account())
+
+
+@pytest.mark.parametrize("octets", [b'{"accounts": [{"name": "\xff"}]}', b"[" * 100_000])
+def test_octets_that_no_decoder_likes_are_no_accounts(path: Path, octets: bytes) -> None:
+    path.write_bytes(octets)
+    with pytest.raises(AccountsError, match="is no accounts file"):
+        read_accounts(path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_what_root_writes_stays_its_owner_s(path: Path) -> None:
+    os.chown(path, 54_321, 54_322)
+    write_accounts(path, {})
+    assert (path.stat().st_uid, path.stat().st_gid) == (54_321, 54_322)
 
 
 async def test_checks_do_not_stop_the_loop(path: Path) -> None:

@@ -11,6 +11,7 @@ from services.submission.limits import (
     Connections,
     Guesses,
     RateLimit,
+    Room,
     block_of,
 )
 
@@ -104,3 +105,16 @@ def test_addresses_are_told_apart_by_what_one_customer_has() -> None:
     assert block_of("2001:db8::1") == block_of("2001:db8::ffff") == "2001:db8::/64"
     assert block_of("fe80::1%eth0") == "fe80::/64"
     assert block_of("") == ""
+
+
+def test_a_room_is_shared_and_given_back_once() -> None:
+    room = Room(100)
+    one, two = room.lease(), room.lease()
+    assert one.take(60)
+    assert not two.take(41)
+    assert two.take(40)
+    assert room.left == 0
+    one.end()
+    one.end()
+    assert room.left == 60
+    assert repr(two) == "<Lease of 40 octets in <Room 40 of 100 octets>>"

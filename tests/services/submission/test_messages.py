@@ -12,6 +12,7 @@ from services.submission.messages import (
     Prepared,
     Refusal,
     Trace,
+    _cached_domains,
     author_domains,
     prepare_message,
 )
@@ -177,10 +178,50 @@ def test_with_smtputf8_a_header_may_be_utf8_and_nothing_else() -> None:
         (b" a@shop.test" + b" " * AUTHOR_OCTETS_MAX + b"\r\n", ()),
         (b" " + b"a@shop.test, " * 11 + b"a@shop.test\r\n", ()),
         (b" a@[127.0.0.1]\r\n", ()),
+        (b" J. Doe <a@shop.test>\r\n", ("shop.test",)),
+        (b" A.B. Co. <a@shop.test>\r\n", ("shop.test",)),
+        (b' "=?utf-8?q?Gr=C3=BC=C3=9Fe?=" <a@shop.test>\r\n', ("shop.test",)),
+        (b" Shop: a@shop.test, b@x.test;\r\n", ("shop.test", "x.test")),
+        (b" a@shop.test,, b@x.test\r\n", ("shop.test", "x.test")),
     ],
 )
 def test_whose_a_message_is(value: bytes, domains: tuple[str, ...]) -> None:
     assert author_domains(value) == domains
+
+
+TWO_AUTHORS = [
+    b"a@shop.test <ceo@bank.test>",
+    b"<a@shop.test> <ceo@bank.test>",
+    b'"x" <a@shop.test> ceo@bank.test',
+    b"a@shop.test (x) ceo@bank.test",
+    b"<@bank.test:a@shop.test>",
+    b"Ann <@bank.test,@x.test:a@shop.test>",
+    b"a@shop.test; ceo@bank.test",
+    b"a@shop.test> <ceo@bank.test>",
+    b"<a@shop.test <ceo@bank.test>",
+    b"a@shop.test (<ceo@bank.test>",
+    b"a@(bank.test)shop.test",
+    b"a@=?utf-8?q?shop.test?=",
+    b"<=?utf-8?q?ceo=40bank.test=3E?=@shop.test>",
+    b"a@shop. test",
+    b"Shop: a@shop.test",
+    b"=?utf-8?q?=FC?= <a@shop.test>",
+    b"a@shop.test\x01",
+]
+
+
+@pytest.mark.parametrize("value", TWO_AUTHORS)
+def test_a_field_that_two_readers_may_read_differently_has_no_author(value: bytes) -> None:
+    assert author_domains(b" " + value + b"\r\n") == ()
+    assert "author" in refused(WHOLE.replace(b"a@shop.test", value, 1)).text
+    sender = b"Sender: " + value + b"\r\nSubject"
+    assert "sender" in refused(WHOLE.replace(b"Subject", sender)).text
+
+
+def test_a_field_that_is_too_long_is_not_remembered() -> None:
+    before = _cached_domains.cache_info()
+    assert author_domains(b" a@shop.test" + b" " * AUTHOR_OCTETS_MAX) == ()
+    assert _cached_domains.cache_info() == before
 
 
 @given(st.binary(max_size=60))

@@ -206,6 +206,30 @@ async def test_a_bus_that_is_silent_for_too_long_is_said(tmp_path: Path) -> None
         assert (await house.talk(send)).startswith(b"451 4.3.1")
 
 
+async def test_messages_that_fill_the_memory_are_for_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.submission.answers.CONTENT_OCTETS_MAX", 2_000_000)
+    async with running_worker(tmp_path) as house:
+
+        def say(client: smtplib.SMTP) -> list[bytes]:
+            large = send(client, letter=LETTER + b"0123456789\r\n" * 200_000)
+            client.rset()
+            others = house.desk.room.lease()
+            others.take(1_900_000)
+            full = send(client)
+            others.end()
+            client.rset()
+            return [large, full, send(client)]
+
+        large, full, taken = await house.talk(say)
+        assert large.startswith(b"452 4.3.1")
+        assert full.startswith(b"452 4.3.1")
+        assert taken.startswith(b"250 ")
+        assert house.desk.room.left == 2_000_000
+        assert len(house.singles()) == 1
+
+
 async def test_a_large_message_travels_as_one_blob(tmp_path: Path) -> None:
     large = LETTER + b"0123456789\r\n" * 80_000
     async with running_worker(tmp_path) as house:
