@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 import trio
 
 from control.cli.adaptation import author
@@ -22,6 +23,7 @@ from control.cli.errors import CliError, InputError
 from control.cli.visible import short
 from control.config import load
 from engine.config import Config, Duration, UnitError
+from engine.model.decoding import UNDECODABLE
 from engine.observe.logs import configure_logs
 
 ACT_SECONDS = 150.0  # an engine's polite end takes up to 90 s, and its start may read a large spool
@@ -314,10 +316,9 @@ def _change(config: Config, change: Callable[[Any], Any], now: float) -> bool:
 
     data = Path(config.node.data)
     try:
-        registry = changing(data, change)
+        changing(data, change, then=lambda registry: write_nats_config(config, registry, now))
     except RegistryError as error:
         raise CliError(str(error)) from error
-    write_nats_config(config, registry, now)
     return reload_nats(data)
 
 
@@ -342,19 +343,22 @@ def _act(named_config: str | None, node: str, as_json: bool, **request: Any) -> 
             return await bus.ask(f"node.{node}", question, ACT_SECONDS)
 
     try:
-        told: dict[str, Any] = json.loads(_run(ask))
+        told = msgspec.json.decode(_run(ask), type=dict[str, Any])
     except ConnectError as error:
         raise CliError(str(error)) from error
     except NoAnswer:
         raise CliError(
             f"{node} does not answer: is `emass up` running there? (`emass node list` says when it was heard)"
         ) from None
+    except UNDECODABLE as error:
+        raise CliError(f"what {node} has answered does not decode: {error}") from None
     if told.get("error"):
-        raise CliError(f"{node}: {told['error']}")
+        raise CliError(f"{node}: {short(str(told['error']), LINE_CHARS_MAX)}")
     if as_json:
         click.echo(json.dumps(told))
         return
-    for line in told.get("lines", [told.get("done", "")]):
+    lines = told.get("lines")
+    for line in lines if isinstance(lines, list) else [told.get("done", "")]:
         click.echo(short(str(line), LINE_CHARS_MAX))
 
 

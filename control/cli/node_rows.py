@@ -4,10 +4,11 @@ A node's clock may be wrong; its row says by how much, as far as it knows, and t
 printing.
 """
 
-import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
+from msgspec import Struct
 from rich.console import Console
 from rich.text import Text
 
@@ -16,8 +17,43 @@ from control.cli.visible import short
 from control.cli.words import seconds_words
 from control.cluster.join_words import SKEW_WARN_SECONDS
 from control.cluster.registry import NodeRecord, Registry
+from engine.model.decoding import UNDECODABLE
 
 SILENT_BEATS = 5.0  # a node that has not been heard for so many of its intervals is silent
+
+T = TypeVar("T")
+
+
+class _Process(Struct, frozen=True):
+    """One process, as its node's agent tells of it."""
+
+    name: str = ""
+    state: str = ""
+    pid: int | None = None
+    since: float | None = None
+    restarts: int = 0
+    last_exit: str | None = None
+    last_error: str | None = None
+
+
+class _Agent(Struct, frozen=True):
+    """What of an agent's row is shown. Any node may write anything into its own."""
+
+    at: float = 0.0
+    interval: float = 2.0
+    skew_seconds: float | None = None
+    version: str = ""
+    place: str = ""
+    stopped: bool = False
+    processes: tuple[_Process, ...] = ()
+
+
+class _Engine(Struct, frozen=True):
+    """What of an engine's row is shown."""
+
+    queued: int | None = None
+    rate: float | None = None
+    closures: dict[str, str] = {}
 
 
 def node_facts(registry: Registry, rows: Mapping[str, bytes] | None, now: float) -> list[dict[str, Any]]:
@@ -39,8 +75,9 @@ def node_facts(registry: Registry, rows: Mapping[str, bytes] | None, now: float)
 
 
 def _facts(record: NodeRecord, rows: Mapping[str, bytes], now: float) -> dict[str, Any]:
-    agent = _row(rows.get(f"{record.name}/agent"))
-    engine = _row(rows.get(f"{record.name}/engine"))
+    agent = _row(rows.get(f"{record.name}/agent"), _Agent)
+    engine = _row(rows.get(f"{record.name}/engine"), _Engine) or _Engine()
+    told = agent or _Agent()
     facts: dict[str, Any] = {
         "node": record.name,
         "role": record.role.value,
@@ -48,42 +85,40 @@ def _facts(record: NodeRecord, rows: Mapping[str, bytes], now: float) -> dict[st
         "joined_at": record.joined_at,
         "retired_at": record.retired_at,
         "heard_seconds": None,
-        "skew_seconds": agent.get("skew_seconds"),
-        "version": agent.get("version", ""),
-        "place": agent.get("place", ""),
-        "queued": engine.get("queued"),
-        "rate": engine.get("rate"),
-        "processes": agent.get("processes", []),
-        "closures": engine.get("closures", {}),
+        "skew_seconds": told.skew_seconds,
+        "version": told.version,
+        "place": told.place,
+        "queued": engine.queued,
+        "rate": engine.rate,
+        "processes": msgspec.to_builtins(told.processes),
+        "closures": engine.closures,
     }
-    if agent:
-        heard = now - (float(agent.get("at", 0.0)) - float(agent.get("skew_seconds") or 0.0))
-        facts["heard_seconds"] = max(0.0, heard)
+    if agent is not None:
+        facts["heard_seconds"] = max(0.0, now - (told.at - (told.skew_seconds or 0.0)))
     if record.active:
-        facts["state"] = _state(agent, facts["heard_seconds"])
+        facts["state"] = _state(told, facts["heard_seconds"])
     return facts
 
 
-def _state(agent: Mapping[str, Any], heard: float | None) -> str:
+def _state(agent: _Agent, heard: float | None) -> str:
     if heard is None:
         return "never up"
-    if agent.get("stopped"):
+    if agent.stopped:
         return "down"
-    if heard > SILENT_BEATS * float(agent.get("interval", 2.0)):
+    if heard > SILENT_BEATS * agent.interval:
         return "silent"
-    trouble = [each for each in agent.get("processes", []) if each.get("state") not in ("ready", "stopped")]
-    stopped = [each for each in agent.get("processes", []) if each.get("state") == "stopped"]
+    trouble = [each for each in agent.processes if each.state not in ("ready", "stopped")]
+    stopped = [each for each in agent.processes if each.state == "stopped"]
     if trouble:
-        return f"{short(str(trouble[0].get('name')), 20)} {short(str(trouble[0].get('state')), 20)}"
-    return f"{short(str(stopped[0].get('name')), 20)} stopped" if stopped else "up"
+        return f"{short(trouble[0].name, 20)} {short(trouble[0].state, 20)}"
+    return f"{short(stopped[0].name, 20)} stopped" if stopped else "up"
 
 
-def _row(data: bytes | None) -> dict[str, Any]:
+def _row(data: bytes | None, kind: type[T]) -> T | None:
     try:
-        told = {} if data is None else json.loads(data)
-    except ValueError:
-        return {}
-    return told if isinstance(told, dict) else {}
+        return None if data is None else msgspec.json.decode(data, type=kind)
+    except UNDECODABLE:
+        return None
 
 
 def show_nodes(facts: list[dict[str, Any]], why: str) -> None:
@@ -97,7 +132,7 @@ def show_nodes(facts: list[dict[str, Any]], why: str) -> None:
         table.add_row(
             Text(one["node"]),
             one["role"],
-            one["state"],
+            Text(one["state"]),
             "" if heard is None else f"{seconds_words(heard)} ago",
             _clock(one.get("skew_seconds")),
             "" if one.get("queued") is None else f"{one['queued']:,}",

@@ -3,7 +3,8 @@
 It answers the question `join` of whoever holds a code, and `desk` of nodes that are in (the hub's time; a new
 key in place of an old one). Each change goes into the registry first, durably; then the nats-server is told,
 then the bus: the table `nodes`, the streams and tables of a new node (nobody else may make them), its sealed
-keys. What was not done, because somebody died in between, is done at the next start, and once a minute.
+keys. What was not done, because somebody died in between (the command line changes the registry, too), is
+done at the next start, and once a minute: a node that was shut out stays out whoever is killed.
 
 Touches: the registry's file, the nats-server's configuration and a signal to it, the keys folder (reads), the
 bus as an operator. On crash: the question comes again; a machine that asks twice with the same keys gets the
@@ -17,6 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 import msgspec
 import structlog
 import trio
+from msgspec import Struct
 
 from control.cluster.authority import CERTIFICATE_FILE
 from control.cluster.join_words import (
@@ -38,10 +40,11 @@ from control.cluster.registry import (
 )
 from control.cluster.registry_file import changing, load_registry
 from control.cluster.roles import DESK_SUBJECT, JOIN_SUBJECT, streams_of, tables_of
-from engine.bus.api import Bus, Question
+from engine.bus.api import Bus, BusFull, Question
 from engine.bus.nkeys import verified
 from engine.config import Config
 from engine.keyring import KeyringError, load_master_key
+from engine.model.decoding import UNDECODABLE
 from engine.sealing import seal, tokens_bound
 from engine.token_ring import KINDS_BY_ROLE, encode_ring, load_plan, ring_for
 
@@ -60,6 +63,15 @@ MIRROR_SECONDS = 60.0  # a minute after a command changed the registry the bus k
 log = structlog.get_logger("desk")
 
 
+class _Asked(Struct, frozen=True):
+    """A node's question. `said` is what its agent has signed."""
+
+    command: str = ""
+    node: str = ""
+    said: str = ""
+    signature: str = ""
+
+
 class Desk:
     """The desk of one hub, for the life of its root process."""
 
@@ -69,6 +81,7 @@ class Desk:
         self._bus = bus
         self._wall = wall
         self._changed = trio.Event()
+        self._told: tuple[int, int] | None = None  # which file of configuration the server was told to read
 
     def __repr__(self) -> str:
         return f"<Desk of {self._config.node.name}>"
@@ -112,8 +125,7 @@ class Desk:
                 f"this machine's clock is {skew_words(skew)} the hub's: set it (NTP), then join again"
                 " with the same code"
             )
-        registry = changing(self._data, lambda before: joined(before, code, applicant, now))
-        self._let_in(registry)
+        registry = self._change(lambda before: joined(before, code, applicant, now))
         record = registry.nodes[applicant.node]
         log.info("a machine has joined", node=record.name, role=record.role.value, software=request.software)
         return JoinAnswer(
@@ -134,53 +146,74 @@ class Desk:
         """The desk's word to a node of the cluster."""
         now = self._wall()
         try:
-            asked = msgspec.json.decode(payload, type=dict[str, Any])
-            match asked.get("command"):
+            asked = msgspec.json.decode(payload, type=_Asked)
+            match asked.command:
                 case "time":
                     told: dict[str, Any] = {}
                 case "new-key" | "drop-old-keys":
                     told = self._change_keys(asked)
                 case _:
                     told = {"error": "the desk does not know this question"}
-        except (RegistryError, ValueError, msgspec.MsgspecError) as error:
+        except RegistryError as error:  # it is not, and will not be, as was asked
+            told = {"error": str(error), "refused": True}
+        except (ValueError, *UNDECODABLE) as error:
             told = {"error": str(error)}
         except OSError as error:
             told = {"error": f"the hub cannot write its registry: {error.strerror}"}
         return msgspec.json.encode({"at": now, **told})
 
-    def _change_keys(self, asked: dict[str, Any]) -> dict[str, Any]:
+    def _change_keys(self, asked: _Asked) -> dict[str, Any]:
         """A key of a node's process: a second one, or the newest alone. Signed with its agent's key."""
-        node, said = str(asked.get("node")), str(asked.get("said"))
-        signature = bytes.fromhex(str(asked.get("signature")))
+        node, said = asked.node, asked.said
+        signature = bytes.fromhex(asked.signature)
         record = known_node(load_registry(self._data), node)
         if not any(verified(key, said.encode(), signature) for key in record.keys["agent"]):
             raise RegistryError(f"this is not signed with a key of {node}")
         drops = said == f"drop-old-keys of {node}"
-        if drops is not (asked["command"] == "drop-old-keys"):
+        if drops is not (asked.command == "drop-old-keys"):
             raise RegistryError("what is signed does not say what is asked")
         if drops:
-            self._let_in(changing(self._data, lambda before: with_newest_keys(before, node)))
+            self._change(lambda before: with_newest_keys(before, node))
         else:
             process, _, public = said.partition(" ")
-            self._let_in(changing(self._data, lambda before: with_key(before, node, process, public)))
-        log.info("the keys of a node have changed", node=node, what=asked["command"])
+            self._change(lambda before: with_key(before, node, process, public))
+        log.info("the keys of a node have changed", node=node, what=asked.command)
         return {"done": True}
 
     # --- the bus and its server ----------------------------------------------------------------------------
 
-    def _let_in(self, registry: Registry) -> None:
-        write_nats_config(self._config, registry, self._wall())
-        reload_nats(self._data)
+    def _change(self, change: Callable[[Registry], Registry]) -> Registry:
+        """Change the registry, and have the server and the bus follow. Raises RegistryError, OSError."""
+        registry = self._follow(change)
         self._changed.set()
+        return registry
+
+    def _follow(self, change: Callable[[Registry], Registry] = lambda registry: registry) -> Registry:
+        """Have the server read what the registry says, if that is not what it was told to read last."""
+        files: list[Path] = []
+        registry = changing(
+            self._data,
+            change,
+            then=lambda after: files.append(write_nats_config(self._config, after, self._wall())),
+        )
+        facts = files[0].stat()
+        written = facts.st_ino, facts.st_mtime_ns
+        if written != self._told and reload_nats(self._data):
+            self._told = written
+        return registry
 
     async def _mirror(self) -> None:
-        """Have the bus know what the registry says."""
+        """Have the server and the bus know what the registry says, whoever changed it and then died."""
         while True:
             self._changed = trio.Event()
             try:
-                await mirror(self._bus, load_registry(self._data))
+                await mirror(self._bus, self._follow())
             except RegistryError as error:
                 log.error("the registry cannot be read", why=str(error))
+            except OSError as error:
+                log.error("the nats-server's configuration cannot be written", why=str(error))
+            except BusFull as error:
+                log.error("the bus could not be told who belongs to the cluster", why=str(error))
             with trio.move_on_after(MIRROR_SECONDS):
                 await self._changed.wait()
 

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from control.cluster.registry import Applicant
 from engine.bus.nkeys import public_of, sign, verified
+from engine.model.decoding import UNDECODABLE
 
 VERSION = 1
 QUESTION_OCTETS_MAX = 16 * 1024
@@ -63,7 +64,7 @@ def decode_request(payload: bytes) -> tuple[str, JoinRequest]:
         if not verified(signed.code, signed.request, signed.signature):
             raise ValueError("the question is not signed by its join code")
         request = msgspec.json.decode(signed.request, type=JoinRequest)
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise ValueError(f"the question does not decode: {error}") from None
     if request.version != VERSION:
         raise ValueError(
@@ -80,7 +81,7 @@ def decode_answer(payload: bytes) -> JoinAnswer:
     """Raises ValueError."""
     try:
         return msgspec.json.decode(payload, type=JoinAnswer)
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise ValueError(f"the hub's answer does not decode: {error}") from None
 
 

@@ -13,7 +13,7 @@ the hub's own keys cannot be used; what is wrong with one node is a line of the 
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -21,6 +21,7 @@ from msgspec import Struct
 from engine.bus.api import Bus
 from engine.config import Config
 from engine.keyring import KeyringError, load_dkim_key, load_master_key, parse_dkim_key, read_secret
+from engine.model.decoding import UNDECODABLE
 from engine.sealing import (
     RING_ROW,
     Boxes,
@@ -43,6 +44,35 @@ CONFIG_TABLE, OFFICE_ROW = "config", "office_public"  # where others learn what 
 SENDING = frozenset({"hub", "broadcaster"})
 TAKEN = b""  # in place of a key that was taken away: only who wrote a row may delete it
 NODES_TABLE, STATUS_TABLE = "nodes", "status"
+
+T = TypeVar("T")
+
+
+class _Registered(Struct, frozen=True):
+    """What of a row of table `nodes` concerns keys."""
+
+    role: str
+    signer_public: str = ""
+    box_public: str = ""
+    retired_at: float | None = None
+
+
+class _Told(Struct, frozen=True):
+    """The row `<node>/keys` of table `status`. Any node may write anything there."""
+
+    signer_public: str = ""
+    box_public: str = ""
+    serial: int = 0
+    ids: tuple[int, ...] = ()
+    dkim: dict[str, str] = {}
+    files: tuple[str, ...] = ()
+    trouble: dict[str, str] = {}
+
+
+class _Engine(Struct, frozen=True):
+    """What of the row `<node>/engine` is looked at."""
+
+    beat: int = 0
 
 
 class NodeKeys(Struct, frozen=True):
@@ -99,21 +129,22 @@ def nodes_of(nodes: Mapping[str, bytes], status: Mapping[str, bytes]) -> dict[st
     """As `read_nodes`, from the rows of the two tables. A row that does not decode says nothing."""
     found = {}
     for name, row in nodes.items():
-        record = _facts(row)
-        if not record or record.get("retired_at") is not None:
+        record = _decoded(row, _Registered)
+        if record is None or record.retired_at is not None:
             continue
-        told, engine = _facts(status.get(f"{name}/keys")), _facts(status.get(f"{name}/engine"))
+        told = _decoded(status.get(f"{name}/keys"), _Told) or _Told()
+        engine = _decoded(status.get(f"{name}/engine"), _Engine) or _Engine()
         found[name] = NodeKeys(
             node=name,
-            role=str(record.get("role", "")),
-            signer_public=_public(told.get("signer_public") or record.get("signer_public")),
-            box_public=_public(told.get("box_public") or record.get("box_public")),
-            serial=int(told.get("serial", 0)),
-            ids=tuple(told.get("ids", ())),
-            dkim=told.get("dkim", {}),
-            files=tuple(told.get("files", ())),
-            trouble=told.get("trouble", {}),
-            beat=int(engine.get("beat", 0)),
+            role=record.role,
+            signer_public=_public(told.signer_public or record.signer_public),
+            box_public=_public(told.box_public or record.box_public),
+            serial=told.serial,
+            ids=told.ids,
+            dkim=told.dkim,
+            files=told.files,
+            trouble=told.trouble,
+            beat=engine.beat,
         )
     return found
 
@@ -250,15 +281,15 @@ def _opener(sealed: bytes) -> bytes:
         return b""
 
 
-def _facts(row: bytes | None) -> dict[str, Any]:
+def _decoded(row: bytes | None, kind: type[T]) -> T | None:
     try:
-        return {} if row is None else msgspec.json.decode(row, type=dict[str, Any])
-    except msgspec.MsgspecError:
-        return {}
+        return None if row is None else msgspec.json.decode(row, type=kind)
+    except UNDECODABLE:
+        return None
 
 
-def _public(text: object) -> bytes:
+def _public(text: str) -> bytes:
     try:
-        return bytes.fromhex(str(text or ""))
+        return bytes.fromhex(text)
     except ValueError:
         return b""

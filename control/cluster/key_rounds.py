@@ -4,7 +4,8 @@
 the hub's own have changed, and over all of them now and then. `bring_token_id` is one command's work in two
 steps: the new id goes to every node that lives, then it gets a start that lies a little ahead. A node that
 is away gets it when it returns, and signs by the older id until then, which verifies for ever; one that
-lives and does not take it stops the command, and a repetition goes on from there.
+lives and does not take it stops the command, and a repetition goes on from there: also when the id has its
+start already and somebody lacks it, for an hour. There are too few ids to take another.
 
 Touches: the bus, the plan of token ids in the hub's keys folder. On crash: a pass begins anew.
 """
@@ -27,6 +28,7 @@ ROUND_SECONDS = 2.0
 ALL_SECONDS = 60.0  # a pass over everybody, whatever they tell
 START_AHEAD_SECONDS = 30.0  # a new id signs from then on; every node has had it before
 TAKE_SECONDS = 30.0  # for all nodes to take a ring
+REPEATED_SECONDS = 3_600.0  # a command given again so long after a start is a repetition
 AWAY_SECONDS = 10.0  # an engine whose beat does not change for so long is away: five of its intervals
 
 log = structlog.get_logger("keys")
@@ -71,6 +73,10 @@ async def bring_token_id(
     """
     folder = Path(config.keys.folder)
     plan = load_plan(folder)
+    if plan.waiting is None and await _interrupted(bus, plan, wall()):
+        say(f"key id {max(plan.ids)} has its start, and not every node has it yet: waiting for them")
+        await until_taken(config, bus, plan.serial, say)
+        return plan
     if plan.waiting is None:
         plan = with_new_id(plan, wall(), early=early)
         save_plan(folder, plan)
@@ -81,6 +87,14 @@ async def bring_token_id(
     say(f"it signs what is accepted from {START_AHEAD_SECONDS:.0f} s from now on")
     await until_taken(config, bus, plan.serial, say)
     return plan
+
+
+async def _interrupted(bus: Bus, plan: TokenPlan, now: float) -> bool:
+    """Whether the last rotation has given its id a start of late and was not taken by all."""
+    starts_at = plan.ids[max(plan.ids)].starts_at
+    if starts_at is None or now - starts_at >= REPEATED_SECONDS:
+        return False
+    return any(node.serial < plan.serial for node in (await read_nodes(bus)).values())
 
 
 async def until_taken(config: Config, bus: Bus, serial: int, say: Callable[[str], None]) -> None:

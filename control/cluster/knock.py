@@ -14,9 +14,11 @@ import ssl
 import time
 from enum import Enum
 
+import msgspec
 from msgspec import Struct
 
 from engine.bus.nkeys import public_of, sign
+from engine.model.decoding import UNDECODABLE
 
 SECONDS = 5.0
 LINE_OCTETS_MAX = 32 * 1024  # an INFO line is under 1 KB; a cluster's list of servers makes it longer
@@ -38,6 +40,13 @@ class Knock(Struct, frozen=True):
     certificate: bytes = b""
 
 
+class _Info(Struct, frozen=True):
+    """What of a server's first line is looked at."""
+
+    tls_required: bool = False
+    nonce: str = ""
+
+
 def knock(host: str, port: int, seed: str, fingerprint: bytes, seconds: float = SECONDS) -> Knock:
     """Knock with a seed at a server that must show the certificate with that SHA-256."""
     end = time.monotonic() + seconds
@@ -47,13 +56,13 @@ def knock(host: str, port: int, seed: str, fingerprint: bytes, seconds: float = 
             if not told.startswith(b"INFO "):
                 return Knock(Answer.NO_BUS, "no nats-server listens there")
             try:
-                info = json.loads(told.removeprefix(b"INFO "))
-            except ValueError:
+                info = msgspec.json.decode(told.removeprefix(b"INFO "), type=_Info)
+            except UNDECODABLE:
                 return Knock(Answer.NO_BUS, "no nats-server listens there")
-            if not info.get("tls_required"):
+            if not info.tls_required:
                 return Knock(Answer.NO_BUS, "the nats-server there has no TLS")
             with _any_server().wrap_socket(plain, server_hostname=host) as secure:
-                return _inside(secure, str(info.get("nonce", "")), seed, fingerprint, end)
+                return _inside(secure, info.nonce, seed, fingerprint, end)
     except (OSError, _HungUp) as error:
         return Knock(Answer.UNREACHABLE, getattr(error, "strerror", None) or str(error))
 

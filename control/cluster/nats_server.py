@@ -2,9 +2,9 @@
 
 The server stores under `data/nats`, shows the bus's certificate, and lets in only the keys that the registry
 knows, each with the permissions of its role. The file is written anew, in one rename, whenever the registry
-changes, and SIGHUP makes a running server read it: who is still known stays connected, who is not is thrown
-out. Touches: `data/nats/`, a signal to the server whose pid file lies there. Raises NatsServerError with the
-cure.
+changes, under the registry's lock: what an older one said never comes last. SIGHUP makes a running server
+read it: who is still known stays connected, who is not is thrown out. Touches: `data/nats/`, a signal to the
+server whose pid file lies there. Raises NatsServerError with the cure.
 """
 
 import json
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from control.cluster.authority import CERTIFICATE_FILE, KEY_FILE
 from control.cluster.registry import Registry, RegistryError, User, users
-from control.cluster.registry_file import load_registry
+from control.cluster.registry_file import changing
 from control.cluster.roles import Subjects, grant_of, subjects_of
 from engine.config import Config
 from engine.keyring import replace_file
@@ -44,11 +44,12 @@ class NatsServerError(Exception):
 def nats_argv(config: Config, environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
     """The command line of this hub's server, whose configuration is written. Raises NatsServerError."""
     binary = find_binary(os.environ if environ is None else environ)
+    data = Path(config.node.data)
     try:
-        registry = load_registry(Path(config.node.data))
+        changing(data, lambda registry: registry, then=lambda registry: write_nats_config(config, registry))
     except RegistryError as error:
         raise NatsServerError(f'[node] runs names "bus", but {error}') from None
-    return (str(binary), "--config", str(write_nats_config(config, registry)))
+    return (str(binary), "--config", str(data / FOLDER / CONFIG_FILE))
 
 
 def find_binary(environ: Mapping[str, str]) -> Path:
@@ -72,13 +73,18 @@ def find_binary(environ: Mapping[str, str]) -> Path:
 
 
 def write_nats_config(config: Config, registry: Registry, now: float | None = None) -> Path:
-    """Write the server's configuration; returns its path. `now` is asked for codes that are long over."""
+    """Write the server's configuration, if it says something else than that which is there; its path.
+
+    Call it where the registry's lock is held (`changing`). `now` is asked for codes that are long over.
+    """
     folder = Path(config.node.data) / FOLDER
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / CONFIG_FILE
     newest = max((code.made_at for code in registry.codes.values()), default=0.0)
     known = users(registry, newest if now is None else now)
-    replace_file(path, render_nats_config(config, known).encode())
+    text = render_nats_config(config, known).encode()
+    if not path.exists() or path.read_bytes() != text:
+        replace_file(path, text)
     return path
 
 

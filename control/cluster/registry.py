@@ -219,9 +219,13 @@ def with_key(registry: Registry, node: str, process: str, public: str) -> Regist
         raise RegistryError(f"{node} has no process {process[:40]}")
     if public in keys:
         return registry
+    if len(keys) >= KEYS_PER_PROCESS_MAX:  # a process that runs shows one of the two
+        raise RegistryError(
+            f"{process} of {node} has two keys already: start the node anew, then give"
+            " `emass keys rotate-node --finish` there, before keys are replaced again"
+        )
     _check_new_key(registry, public)
-    both = (*keys, public)[-KEYS_PER_PROCESS_MAX:]
-    return _with_record(registry, replace(record, keys={**record.keys, process: both}))
+    return _with_record(registry, replace(record, keys={**record.keys, process: (*keys, public)}))
 
 
 def with_newest_keys(registry: Registry, node: str) -> Registry:
@@ -306,7 +310,7 @@ def _check_new_key(registry: Registry, public: str) -> None:
 
 def _check_box(public: str) -> None:
     try:
-        fine = len(public) == BOX_HEX_LENGTH and bool(bytes.fromhex(public))
+        fine = len(public) == BOX_HEX_LENGTH == 2 * len(bytes.fromhex(public))
     except ValueError:
         fine = False
     if not fine:

@@ -1,8 +1,9 @@
 """The hub's file of who belongs to the cluster: read, changed under a lock, and written durably.
 
 `data/cluster/registry.json`, mode 0600. `changing` is how the command line and the desk change it, at the
-same time if need be: one after the other, each from what the other left. Raises RegistryError where there is
-none, or a damaged one.
+same time if need be: one after the other, each from what the other left. What is written from the registry
+(the nats-server's users) is written under the same lock, so that it is never older than the registry. Raises
+RegistryError where there is none, or a damaged one.
 """
 
 import fcntl
@@ -14,6 +15,7 @@ import msgspec
 
 from control.cluster.registry import VERSION, Registry, RegistryError
 from engine.keyring import replace_file
+from engine.model.decoding import UNDECODABLE
 
 FOLDER = "cluster"  # in the data folder
 FILE = "registry.json"
@@ -36,7 +38,7 @@ def load_registry(data: Path) -> Registry:
             registry = msgspec.json.decode(file.read(OCTETS_MAX), type=Registry)
     except OSError as error:
         raise RegistryError(f"{path}: cannot be read: {error.strerror}") from error
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise RegistryError(f"{path}: is damaged ({error}): put its last backup there") from None
     if registry.version != VERSION:
         raise RegistryError(f"{path}: is of version {registry.version}, this e-MASS knows {VERSION}")
@@ -50,8 +52,15 @@ def save_registry(data: Path, registry: Registry) -> None:
     replace_file(folder / FILE, msgspec.json.format(msgspec.json.encode(registry), indent=1) + b"\n")
 
 
-def changing(data: Path, change: Callable[[Registry], Registry]) -> Registry:
-    """Read, change and write under the lock; returns what holds now. Raises what `change` raises."""
+def changing(
+    data: Path,
+    change: Callable[[Registry], Registry],
+    then: Callable[[Registry], object] = lambda _: None,
+) -> Registry:
+    """Read, change and write under the lock, and give `then` what holds now; returns that, too.
+
+    Raises what `change` and `then` raise; what `change` made stays if `then` fails.
+    """
     load_registry(data)  # no lock in a folder that is no hub's
     lock = os.open(data / FOLDER / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -60,6 +69,7 @@ def changing(data: Path, change: Callable[[Registry], Registry]) -> Registry:
         after = change(before)
         if after != before:
             save_registry(data, after)
+        then(after)
         return after
     finally:
         os.close(lock)

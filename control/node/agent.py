@@ -31,9 +31,10 @@ from control.cluster.key_rounds import key_rounds
 from control.cluster.knock import Answer, Knock, knock
 from control.cluster.registry_file import is_hub
 from control.cluster.roles import DESK_SUBJECT
-from control.node.house import HouseError, NodeHouse
+from control.node.house import DRAIN_SECONDS, HouseError, NodeHouse
 from engine.bus.api import Bus, BusFull, NoAnswer, Question
 from engine.config import Config, Runs
+from engine.model.decoding import UNDECODABLE
 from engine.observe.version import own_version
 from engine.runtime.spec import Context, Start
 
@@ -71,6 +72,25 @@ class AgentStatus(Struct, frozen=True, kw_only=True):
     skew_seconds: float | None = None  # positive: ahead of the hub's
     stopped: bool = False
     processes: list[dict[str, Any]] = []
+
+
+class Asked(Struct, frozen=True):
+    """What somebody asks of a node. `seconds`: of a drain; `count`: lines of a log."""
+
+    command: str = ""
+    process: str = ""
+    author: str = ""
+    reason: str = ""
+    seconds: float = DRAIN_SECONDS
+    count: int = 100
+
+
+class Told(Struct, frozen=True):
+    """What of others' answers is looked at: who it is, and the hub's clock."""
+
+    incarnation: str = ""
+    place: str = ""
+    at: float | None = None
 
 
 _encode = msgspec.json.Encoder().encode
@@ -130,7 +150,10 @@ class Agent:
             await stop.wait()
             nursery.cancel_scope.cancel()
         with trio.move_on_after(FAREWELL_SECONDS):
-            await self._bus.put(STATUS_TABLE, self._key, _encode(self.status(stopped=True)))
+            try:
+                await self._bus.put(STATUS_TABLE, self._key, _encode(self.status(stopped=True)))
+            except BusFull as error:
+                log.warning("that this node stops could not be told", why=str(error))
 
     def status(self, *, stopped: bool = False) -> AgentStatus:
         """How the node is just now."""
@@ -190,17 +213,17 @@ class Agent:
         question = msgspec.json.encode({"command": "who"})
         try:
             answer = await self._bus.ask(f"node.{self._house.name}", question, WHO_SECONDS)
-            told = msgspec.json.decode(answer, type=dict[str, Any])
-        except (NoAnswer, msgspec.MsgspecError):
+            told = msgspec.json.decode(answer, type=Told)
+        except (NoAnswer, *UNDECODABLE):
             return
-        if told.get("incarnation") != self._house.incarnation:
-            raise self._refusal(str(told.get("place")), str(told.get("incarnation")))
+        if told.incarnation != self._house.incarnation:
+            raise self._refusal(told.place, told.incarnation)
 
     async def _row(self) -> AgentStatus | None:
         data = await self._bus.read(STATUS_TABLE, self._key)
         try:
             return None if data is None else _decode(data)
-        except msgspec.MsgspecError:
+        except UNDECODABLE:
             return None
 
     def _refusal(self, place: str, incarnation: str) -> NodeRefused:
@@ -224,35 +247,30 @@ class Agent:
     async def _answer(self, question: Question, limit: trio.CapacityLimiter) -> None:
         async with limit:
             try:
-                asked = msgspec.json.decode(question.payload, type=dict[str, Any])
-                told = await self.act(asked)
-            except (msgspec.MsgspecError, HouseError) as error:
+                told = await self.act(msgspec.json.decode(question.payload, type=Asked))
+            except (HouseError, *UNDECODABLE) as error:
                 told = {"error": str(error)}
             await question.answer(msgspec.json.encode({"node": self._house.name, **told}))
 
-    async def act(self, asked: dict[str, Any]) -> dict[str, Any]:
+    async def act(self, asked: Asked) -> dict[str, Any]:
         """Do what is asked; the answer. Raises HouseError."""
         house = self._house
-        command, process = asked.get("command"), str(asked.get("process") or "")
+        command, process = asked.command, asked.process
         if command not in ("who", "list", "logs"):
-            log.info("asked from the hub", command=command, process=process, by=str(asked.get("author", "")))
+            log.info("asked from the hub", command=command, process=process, by=asked.author)
         match command:
             case "who":
                 return {"incarnation": house.incarnation, "place": self._place}
             case "list":
                 return msgspec.to_builtins(self.status())  # type: ignore[no-any-return]
             case "logs":
-                count = min(max(1, int(asked.get("count") or 100)), LOG_LINES_MAX)
+                count = min(max(1, asked.count), LOG_LINES_MAX)
                 return {"lines": last_lines(house.logs(process, count))}
             case "drain":
-                reason, author = str(asked.get("reason") or "no reason said"), str(asked.get("author") or "")
-                seconds = float(asked.get("seconds") or 0) or None
-                return await (
-                    house.drain(reason, author) if seconds is None else house.drain(reason, author, seconds)
-                )
+                return await house.drain(asked.reason or "no reason said", asked.author, asked.seconds)
             case "start" | "stop" | "restart":
                 names = [process] if process else [each.name for each in house.processes()]
-                return {"done": await self._move(str(command), names)}
+                return {"done": await self._move(command, names)}
             case _:
                 raise HouseError("this node does not know that question: is it of an older version?")
 
@@ -275,8 +293,10 @@ class Agent:
             try:
                 begun = self._house.wall()
                 answer = await self._bus.ask(DESK_SUBJECT, b'{"command":"time"}', SKEW_ASK_SECONDS)
-                hub = float(msgspec.json.decode(answer, type=dict[str, Any])["at"])
-            except (NoAnswer, msgspec.MsgspecError, KeyError, ValueError):
+                hub = msgspec.json.decode(answer, type=Told).at
+            except (NoAnswer, *UNDECODABLE):
+                hub = None
+            if hub is None:
                 await trio.sleep(self._interval)
                 continue
             skew = (begun + self._house.wall()) / 2 - hub

@@ -126,7 +126,7 @@ def as_json(name: str, line: str) -> str:
     """A line as one JSON object that names its process; what is no object becomes the event of one."""
     try:
         told = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):  # whatever a process has printed
         told = None
     if not isinstance(told, dict):
         told = {"event": line}
@@ -138,6 +138,6 @@ def tells_error(line: str) -> bool:
     if line.startswith("{"):
         try:
             return json.loads(line).get("level") in ("error", "critical")
-        except ValueError:
+        except (ValueError, RecursionError):
             return False
     return _ERROR.search(line) is not None

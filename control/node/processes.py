@@ -116,6 +116,6 @@ def has_jetstream(line: bytes) -> bool:
     verb, _, text = line.partition(b"\n")[0].partition(b" ")
     try:
         told = json.loads(text) if verb == b"INFO" else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(told, dict) and told.get("jetstream") is True

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from control.node.kernel import is_alive
 from control.node.record import ProcessFacts
+from engine.model.decoding import UNDECODABLE
 
 FOLDER = "run"
 LOCK_FILE = "root.lock"
@@ -118,7 +119,7 @@ class RunFolder:
         try:
             with (self.path / STATE_FILE).open("rb") as file:
                 return msgspec.json.decode(file.read(STATE_OCTETS_MAX), type=RootState)
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, *UNDECODABLE):
             return None
 
 

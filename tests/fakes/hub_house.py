@@ -49,7 +49,7 @@ class HubHouse:
 
     def change(self, change: Callable[[Registry], Registry]) -> None:
         """Change the register, and have a running server follow."""
-        write_nats_config(self.config, changing(self.data, change), time.time())
+        changing(self.data, change, then=lambda after: write_nats_config(self.config, after, time.time()))
         reload_nats(self.data)
 
     def code(self, node: str, seconds: float = 600) -> JoinCode:

@@ -1,5 +1,6 @@
 """`emass node` on a hub that is not up; with everything running it is in test_node_machines."""
 
+import fcntl
 import json
 
 import pytest
@@ -99,3 +100,39 @@ def test_a_join_that_fails_is_one_line(hub, tmp_path, capsys):
     result, _, err = said(capsys, "node", "join", out.strip(), "--dir", str(tmp_path / "new"))
     assert result == 1
     assert "127.0.0.1:9 cannot be reached" in err
+
+
+def test_the_servers_configuration_is_written_before_anybody_else_may_change_the_register(
+    hub, capsys, monkeypatch
+):
+    locked = []
+
+    def write(*_):
+        with (hub / "data" / "cluster" / "registry.lock").open() as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        locked.append(True)
+
+    monkeypatch.setattr("control.cluster.nats_server.write_nats_config", write)
+    assert said(capsys, "node", "add", "b", "--config", str(hub / "emass.toml"))[0] == 0
+    assert said(capsys, "node", "retire", "b", "--config", str(hub / "emass.toml"))[0] == 0
+    assert locked == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("answer", "word"),
+    [
+        (b"[]", "does not decode"),
+        (b"\xff", "does not decode"),
+        (b'{"x":' + b"[" * 100_000, "does not decode"),
+        (b'{"error": "no\\u001b[31m"}', "hub: no"),
+    ],
+)
+def test_a_strange_answer_of_a_node_is_one_line(hub, capsys, monkeypatch, answer, word):
+    monkeypatch.setattr("control.cli.node._run", lambda _: answer)
+    code, _, err = said(capsys, "node", "logs", "hub", "--config", str(hub / "emass.toml"))
+    assert (code, word in err, "\x1b" in err, err.count("\n")) == (1, True, False, 1)
+
+
+def test_lines_that_are_none_are_no_lines(hub, capsys, monkeypatch):
+    monkeypatch.setattr("control.cli.node._run", lambda _: b'{"lines": 5, "done": "well"}')
+    assert said(capsys, "node", "logs", "hub", "--config", str(hub / "emass.toml"))[:2] == (0, "well\n")

@@ -1,6 +1,7 @@
 """`emass node list` from what is known: states, clocks, and a bus that does not answer."""
 
 import json
+import re
 
 import pytest
 
@@ -53,6 +54,34 @@ def test_a_wrong_clock_makes_nobody_silent(registry):
 
 def test_a_row_that_does_not_decode_says_nothing(registry):
     assert state(registry, {"b/agent": b"[1", "b/engine": b"[]"})["b"] == "never up"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        b'{"at": "x"}',
+        b'{"at": null}',
+        b'{"skew_seconds": []}',
+        b'{"at": 1, "processes": [1]}',
+        b'{"at": 1, "interval": {}}',
+        b'{"closures": [1]}',
+        b'{"queued": "many"}',
+        b'{"rate": "fast"}',
+        b'{"x":' * 100_000,
+        b'{"version":"\xff"}',
+    ],
+)
+def test_no_row_of_a_node_keeps_the_others_from_being_shown(registry, row, capsys):
+    show_nodes(node_facts(registry, {"b/agent": row, "b/engine": row, "hub/agent": agent()}, NOW), "")
+    assert re.search("hub +hub +up", capsys.readouterr().out)
+
+
+def test_what_a_node_tells_is_no_markup(registry, capsys):
+    process = {"name": "[/x]", "state": "[bold]"}
+    show_nodes(node_facts(registry, {"b/agent": agent(processes=[process], version="[/y]")}, NOW), "")
+    out = capsys.readouterr().out
+    assert "[/x] [bold]" in out
+    assert "[/y]" in out
 
 
 def test_the_engines_row_adds_what_waits(registry):

@@ -1,17 +1,22 @@
 """The desk's decisions, on a bus in memory; a whole join over a real one is in test_joining_live."""
 
+from contextlib import contextmanager
+
 import msgspec
 import pytest
+import structlog
 import trio
 from msgspec.structs import replace
 
 from control.cluster.founding import found_cluster, hub_values
-from control.cluster.join_desk import Desk, mirror
+from control.cluster.join_desk import MIRROR_SECONDS, Desk, mirror
 from control.cluster.join_words import JoinRequest, decode_answer, encode_request
+from control.cluster.nats_server import write_nats_config
 from control.cluster.node_file import check_text, filled_default
 from control.cluster.node_keys import make_keys, read_applicant
 from control.cluster.registry import NodeRole, retired, with_code
 from control.cluster.registry_file import changing, load_registry
+from engine.bus.api import BusFull
 from engine.bus.nkeys import new_seed, public_of, sign
 from engine.config import HostPort
 from engine.keyring import create_master_key
@@ -163,3 +168,101 @@ async def test_a_retired_node_stays_in_the_table_as_retired(hub, machine):
     registry = changing(hub.data, lambda before: retired(before, "b", NOW + 9))
     await mirror(hub.bus, registry)
     assert msgspec.json.decode(hub.bus.tables["nodes"]["b"])["retired_at"] == NOW + 9
+
+
+DEEP = b'{"command":' + b"[" * 100_000
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        DEEP,
+        b'{"x":' * 100_000,
+        b'{"command":[1]}',
+        b'{"command":"new-key","node":5}',
+        b"[]",
+        b"\xff",
+        b'"\xff"',
+    ],
+)
+def test_a_strange_question_is_answered_with_what_is_wrong(hub, payload):
+    assert msgspec.json.decode(hub.desk.answer_node(payload))["error"]
+    assert decode_answer(hub.desk.answer_join(payload)).error
+
+
+def test_a_strange_request_within_a_signed_question_is_answered_too(hub):
+    for request in (DEEP[:10_000], b"\xff"):
+        question = {"code": public_of(hub.seed), "request": request, "signature": sign(hub.seed, request)}
+        assert "does not decode" in decode_answer(hub.desk.answer_join(msgspec.json.encode(question))).error
+
+
+@contextmanager
+def running_server(hub, monkeypatch):
+    """What a server was told to read, each time that it was told."""
+    told = []
+
+    def reload(data):
+        told.append((data / "nats" / "nats.conf").read_text())
+        return True
+
+    monkeypatch.setattr("control.cluster.join_desk.reload_nats", reload)
+    yield told
+
+
+async def test_who_was_shut_out_stays_out_although_the_command_that_did_it_was_killed(
+    hub, machine, monkeypatch, autojump_clock
+):
+    hub.join(machine)
+    file = hub.data / "nats" / "nats.conf"
+    before = file.read_text()
+    with running_server(hub, monkeypatch) as told:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hub.desk.run)
+            await trio.sleep(1)
+            assert told == [before]
+            # Killed before the file was written:
+            changing(hub.data, lambda registry: retired(registry, "b", NOW + 9))
+            await trio.sleep(MIRROR_SECONDS + 1)
+            assert machine.keys["engine"] not in file.read_text()
+            assert told == [before, file.read_text()]
+
+            # Killed before the server was told, which is not seen in the file:
+            def add(registry):
+                return with_code(registry, "c", NodeRole.BROADCASTER, public_of(new_seed()), NOW, 3_600)
+
+            changing(hub.data, add, then=lambda after: write_nats_config(hub.config, after, hub.now))
+            await trio.sleep(MIRROR_SECONDS + 1)
+            assert told[2:] == [file.read_text()]
+            await trio.sleep(5 * MIRROR_SECONDS)
+            assert len(told) == 3, "a server that knows all is left alone"
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_full_bus_and_a_full_disk_are_lines_in_the_log_and_the_desk_goes_on(
+    hub, machine, monkeypatch, autojump_clock
+):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    async def put(*_):
+        await trio.lowlevel.checkpoint()
+        raise BusFull("table nodes: no room")
+
+    with structlog.testing.capture_logs() as logs:
+        async with trio.open_nursery() as nursery:
+            with monkeypatch.context() as patch:
+                patch.setattr(hub.bus, "put", put)
+                nursery.start_soon(hub.desk.run)
+                await trio.sleep(1)
+            assert "hub" not in hub.bus.tables.get("nodes", {})
+            with monkeypatch.context() as patch:
+                patch.setattr("control.cluster.join_desk.write_nats_config", full)
+                await trio.sleep(MIRROR_SECONDS)
+            await trio.sleep(MIRROR_SECONDS)
+            assert "hub" in hub.bus.tables["nodes"]
+            assert hub.ask(command="time") == {"at": hub.now}
+            nursery.cancel_scope.cancel()
+    assert [entry["event"] for entry in logs] == [
+        "the bus could not be told who belongs to the cluster",
+        "the nats-server's configuration cannot be written",
+    ]

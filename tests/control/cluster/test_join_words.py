@@ -41,6 +41,14 @@ def test_anything_else_is_refused(payload):
         decode_answer(payload)
 
 
+@pytest.mark.parametrize("octets", [b'{"x":' * 3_000, b'{"error":"\xff"}'])
+def test_strange_octets_are_told_as_what_does_not_decode(octets):
+    with pytest.raises(ValueError, match="question does not decode"):
+        decode_request(octets.replace(b"error", b"code"))
+    with pytest.raises(ValueError, match="answer does not decode"):
+        decode_answer(octets)
+
+
 def test_a_question_is_short():
     with pytest.raises(ValueError, match="too long"):
         decode_request(bytes(20_000))

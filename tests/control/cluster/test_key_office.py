@@ -183,6 +183,30 @@ async def test_no_file_that_is_no_key_is_sealed(tmp_path: Path, autojump_clock: 
     assert "dkim.a" not in cluster.bus.tables
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        b'{"serial": "x"}',
+        b'{"serial": null}',
+        b'{"ids": 5}',
+        b'{"ids": ["x"]}',
+        b'{"dkim": [1]}',
+        b'{"dkim": {"news": 5}}',
+        b'{"trouble": null}',
+        b'{"files": 7}',
+        b'{"signer_public": ["ab"]}',
+        b'{"beat": "x"}',
+        b'{"more": "\xff"}',
+        b'{"more":' + b"[" * 100_000,
+        b"[" * 100_000,
+    ],
+)
+def test_no_row_of_a_node_crashes_the_office(row: bytes) -> None:
+    registered = b'{"role": "broadcaster", "signer_public": "ab"}'
+    nodes = nodes_of({"a": registered, "odd": row}, {"a/keys": row, "a/engine": row})
+    assert nodes == {"a": NodeKeys("a", "broadcaster", b"\xab")}
+
+
 def test_rows_that_make_no_sense_say_nothing() -> None:
     nodes = nodes_of(
         {"a": b'{"role": "broadcaster", "signer_public": "zz"}', "b": b"[]"},

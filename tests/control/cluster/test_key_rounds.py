@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from control.cluster.key_office import seal_dkim_keys
-from control.cluster.key_rounds import START_AHEAD_SECONDS, bring_token_id, key_rounds
+from control.cluster.key_rounds import REPEATED_SECONDS, START_AHEAD_SECONDS, bring_token_id, key_rounds
 from engine.keyring import KeyringError
 from engine.model.envelope import Envelope
 from engine.mta.compose.token import verify
@@ -148,6 +148,53 @@ async def test_a_node_that_lives_and_does_not_take_it_stops_the_command_which_go
         await bring_token_id(cluster.config, cluster.bus, wall, lambda _: None)
         assert load_plan(tmp_path / "hub").waiting is None
         assert a.parts.tokens.current == b.parts.tokens.current == 1
+
+
+async def test_a_rotation_that_was_interrupted_in_its_second_half_goes_on_and_takes_no_other_id(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = KeyCluster(tmp_path / "hub")
+    async with cluster.node(tmp_path / "a", "a") as a, cluster.node(tmp_path / "b", "b") as b:
+        takes, wall = b.parts.use_ring, a.parts.clock.now
+
+        def say(line: str) -> None:
+            if line.startswith("it signs"):
+                monkeypatch.setattr(b.parts, "use_ring", refuse)
+
+        with structlog.testing.capture_logs(), pytest.raises(KeyringError, match="b did not take"):
+            await bring_token_id(cluster.config, cluster.bus, wall, say, early=True)
+        plan = load_plan(tmp_path / "hub")
+        assert plan.waiting is None
+        with structlog.testing.capture_logs(), pytest.raises(KeyringError, match="b did not take"):
+            await bring_token_id(cluster.config, cluster.bus, wall, say)
+        monkeypatch.setattr(b.parts, "use_ring", takes)
+        lines: list[str] = []
+        assert await bring_token_id(cluster.config, cluster.bus, wall, lines.append, early=True) == plan
+        assert lines == ["key id 1 has its start, and not every node has it yet: waiting for them"]
+        assert a.parts.tokens.current == b.parts.tokens.current == 1
+        assert load_plan(tmp_path / "hub") == plan
+        # All have it: what is asked for now is another one.
+        with pytest.raises(KeyringError, match="one a year"):
+            await bring_token_id(cluster.config, cluster.bus, wall, lines.append)
+
+
+async def test_an_hour_later_a_node_that_lacks_the_last_id_holds_up_no_other(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    cluster = KeyCluster(tmp_path / "hub")
+    async with cluster.node(tmp_path / "a", "a") as a:
+        wall = a.parts.clock.now
+        await until(lambda: bool(cluster.told("a")))
+        await cluster.register("gone")
+        for expected in ([0, 1], [0, 1]):
+            await bring_token_id(cluster.config, cluster.bus, wall, lambda _: None, early=True)
+            assert sorted(load_plan(tmp_path / "hub").ids) == expected
+
+        def later() -> float:
+            return wall() + REPEATED_SECONDS + START_AHEAD_SECONDS
+
+        await bring_token_id(cluster.config, cluster.bus, later, lambda _: None, early=True)
+        assert sorted(load_plan(tmp_path / "hub").ids) == [0, 1, 2]
 
 
 def refuse(ring: object) -> None:

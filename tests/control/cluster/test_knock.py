@@ -87,6 +87,11 @@ def test_another_certificate_ends_it_before_anything_is_said(keys):
     [
         (b"220 mail.example ESMTP\r\n", "no nats-server"),
         (b"INFO nothing\r\n", "no nats-server"),
+        (b"INFO []\r\n", "no nats-server"),
+        (b"INFO 5\r\n", "no nats-server"),
+        (b'INFO {"tls_required":true,"nonce":[1]}\r\n', "no nats-server"),
+        (b'INFO {"tls_required":true,"nonce":"\\ud800"}\r\n', "no nats-server"),
+        (b'INFO {"x":' + b"[" * 20_000 + b"\r\n", "no nats-server"),
         (b"INFO " + json.dumps({**INFO, "tls_required": False}).encode() + b"\r\n", "no TLS"),
     ],
 )

@@ -1,5 +1,6 @@
 """The nats-server's configuration and program; that it runs is seen where a real one is started."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -108,3 +109,24 @@ def test_a_reload_reaches_the_server_and_no_other_process(config, tmp_path):
     assert reload_nats(tmp_path)
     assert child.wait(10) == 7
     assert not reload_nats(tmp_path)  # it has ended
+
+
+def test_a_file_that_says_the_same_already_is_not_written_again(config):
+    registry = new_registry(applicant("hub", NodeRole.HUB), NOW)
+    first = write_nats_config(config, registry).stat()
+    again = write_nats_config(config, registry).stat()
+    assert (again.st_ino, again.st_mtime_ns) == (first.st_ino, first.st_mtime_ns)
+
+
+def test_a_start_of_the_server_writes_what_holds_then_and_nothing_older(config, tmp_path, monkeypatch):
+    """Else a start beside a retirement could let the retired node in."""
+    locked = []
+
+    def write(*_):
+        with (tmp_path / "cluster" / "registry.lock").open() as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        locked.append(True)
+
+    monkeypatch.setattr("control.cluster.nats_server.write_nats_config", write)
+    nats_argv(config, {"EMASS_NATS_SERVER": sys.executable})
+    assert locked == [True]

@@ -11,9 +11,8 @@ import trio
 from msgspec.structs import replace
 from trio.testing import MockClock
 
-from control.cluster import join_desk
 from control.cluster.join_desk import Desk
-from control.cluster.node_seeds import NEXT, SeedsError, bring_new_seeds, drop_old_seeds
+from control.cluster.node_seeds import NEXT, REGISTERED, SeedsError, bring_new_seeds, drop_old_seeds
 from control.cluster.registry import Applicant, NodeRole, joined, new_registry, with_code
 from control.cluster.registry_file import load_registry, save_registry
 from engine.bus.nkeys import new_seed, public_of
@@ -62,10 +61,7 @@ class House:
 
 
 @asynccontextmanager
-async def at_work(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
-    # The server's own file and signal are another test's.
-    monkeypatch.setattr(join_desk, "write_nats_config", lambda *_: None)
-    monkeypatch.setattr(join_desk, "reload_nats", lambda *_: None)
+async def at_work(folder: Path) -> AsyncIterator[House]:
     house = House(folder)
     with structlog.testing.capture_logs():
         async with trio.open_nursery() as nursery:
@@ -75,9 +71,9 @@ async def at_work(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 
 
 async def test_new_keys_come_in_beside_the_old_ones_which_go_at_the_end(
-    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    async with at_work(tmp_path, monkeypatch) as house:
+    async with at_work(tmp_path) as house:
         old = publics(house.seeds)
         assert await bring_new_seeds(house.bus, "a", house.seeds) == list(PROCESSES)
         new = publics(house.seeds)
@@ -89,9 +85,9 @@ async def test_new_keys_come_in_beside_the_old_ones_which_go_at_the_end(
 
 
 async def test_a_rotation_that_was_interrupted_goes_on_with_the_seeds_that_it_made(
-    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    async with at_work(tmp_path, monkeypatch) as house:
+    async with at_work(tmp_path) as house:
         made = new_seed()
         write_secret(house.seeds / f"engine.seed{NEXT}", made.encode() + b"\n")
         with pytest.raises(SeedsError, match="without --finish first"):
@@ -101,10 +97,8 @@ async def test_a_rotation_that_was_interrupted_goes_on_with_the_seeds_that_it_ma
         assert publics(house.seeds)["engine"] == public_of(made)
 
 
-async def test_a_stranger_changes_no_keys(
-    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with at_work(tmp_path, monkeypatch) as house:
+async def test_a_stranger_changes_no_keys(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with at_work(tmp_path) as house:
         before = house.keys
         strange = tmp_path / "strange"
         make_seeds(strange, *PROCESSES)
@@ -115,7 +109,15 @@ async def test_a_stranger_changes_no_keys(
         assert house.keys == before
 
 
-@pytest.mark.parametrize(("answer", "why"), [(b"{", "does not decode"), (b'{"error": "no room"}', "no room")])
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (b"{", "does not decode"),
+        (b'{"x":' * 100_000, "does not decode"),
+        (b'{"error": ["no room"]}', "does not decode"),
+        (b'{"error": "no room"}', "no room"),
+    ],
+)
 async def test_what_the_hub_says_is_passed_on(
     tmp_path: Path, autojump_clock: MockClock, answer: bytes, why: str
 ) -> None:
@@ -141,3 +143,72 @@ async def test_a_hub_that_is_silent_and_a_folder_without_an_agent_are_named(
     (tmp_path / "bus" / "engine.seed").write_text("no seed")
     with pytest.raises(SeedsError, match="is not there"):
         await bring_new_seeds(MemoryBus("a.agent"), "a", tmp_path)
+
+
+async def test_a_second_replacement_before_the_first_is_finished_throws_out_nobody_who_runs(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with at_work(tmp_path) as house:
+        running = publics(house.seeds)
+        await bring_new_seeds(house.bus, "a", house.seeds)
+        new = publics(house.seeds)
+        with pytest.raises(SeedsError, match="has two keys already: start the node anew, then"):
+            await bring_new_seeds(house.bus, "a", house.seeds)
+        assert house.keys == {process: (running[process], new[process]) for process in PROCESSES}
+        assert publics(house.seeds) == new
+        await drop_old_seeds(house.bus, "a", house.seeds)  # nothing of the second stands in its way
+        assert house.keys == {process: (new[process],) for process in PROCESSES}
+
+
+@pytest.mark.parametrize("replaced", [0, 1, 2, 3])
+async def test_who_is_killed_while_seeds_are_put_in_place_goes_on_with_the_same(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, replaced: int
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    left = [replaced]
+    replace_file, unlink = Path.replace, Path.unlink
+
+    def until_killed(path: Path, target: Path) -> Path:
+        if path.name.endswith(NEXT):
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+        return replace_file(path, target)
+
+    def killed(path: Path, missing_ok: bool = False) -> None:
+        if path.name == REGISTERED:
+            raise Killed
+        unlink(path, missing_ok)
+
+    async with at_work(tmp_path) as house:
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", until_killed)
+            patch.setattr(Path, "unlink", killed)
+            with pytest.raises(Killed):
+                await bring_new_seeds(house.bus, "a", house.seeds)
+        registered = house.keys
+        with pytest.raises(SeedsError, match="without --finish first"):
+            await drop_old_seeds(house.bus, "a", house.seeds)
+        assert await bring_new_seeds(house.bus, "a", house.seeds) == list(PROCESSES)
+        assert house.keys == registered
+        assert publics(house.seeds) == {process: keys[-1] for process, keys in registered.items()}
+        await drop_old_seeds(house.bus, "a", house.seeds)
+        assert sorted(path.name for path in house.seeds.iterdir()) == [f"{each}.seed" for each in PROCESSES]
+
+
+async def test_a_hub_that_could_not_write_has_refused_nothing_and_the_seed_is_kept(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    bus: Any = MemoryBus("a.agent")
+    make_seeds(tmp_path / "bus", "agent")
+
+    async def ask(*_: object) -> bytes:
+        await trio.lowlevel.checkpoint()
+        return b'{"error": "the hub cannot write its registry: No space left on device"}'
+
+    bus.ask = ask
+    with pytest.raises(SeedsError, match="No space left"):
+        await bring_new_seeds(bus, "a", tmp_path / "bus")
+    assert (tmp_path / "bus" / f"agent.seed{NEXT}").exists(), "the hub may know it already"

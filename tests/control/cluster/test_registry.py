@@ -157,6 +157,7 @@ def test_a_copied_folder_shows_keys_that_are_known(registry, code):
         ({"keys": {"engine": "U"}}, "keys of engine"),
         ({"signer_public": "xy"}, "box key"),
         ({"box_public": "ab"}, "box key"),
+        ({"box_public": "ab" * 31 + "  "}, "box key"),
     ],
 )
 def test_a_machine_that_does_not_show_what_it_should_is_refused(registry, code, change, word):
@@ -200,6 +201,7 @@ def test_a_key_is_replaced_in_two_steps(registry):
     only = {user.public for user in users(with_newest_keys(both, "hub"), NOW)}
     assert new in only
     assert old not in only
+    assert "--finish" in refusal(with_key, both, "hub", "engine", key())  # one of the two may be in use
     assert "no process" in refusal(with_key, registry, "hub", "web", key())
     assert "the key of hub" in refusal(
         with_key, registry, "hub", "engine", registry.nodes["hub"].keys["agent"][0]

@@ -70,3 +70,50 @@ def test_changes_at_the_same_time_are_all_kept(data):
     for thread in threads:
         thread.join()
     assert {code.node for code in load_registry(data).codes.values()} == {f"n{number}" for number in range(8)}
+
+
+def test_what_is_written_from_it_is_written_under_the_lock_and_so_never_older_than_it(data):
+    """One change is held up just behind its own; the other one must not overtake it."""
+    written, held = [], threading.Event()
+
+    def slowly(registry):
+        held.set()
+        other.join(0.2)
+        written.append(set(registry.codes))
+
+    def change(then):
+        public = key()
+        changing(data, lambda before: with_code(before, f"n{public[:8]}", *rest(public)), then=then)
+
+    def rest(public):
+        return NodeRole.BROADCASTER, public, NOW, 60
+
+    def later():
+        held.wait()
+        change(lambda registry: written.append(set(registry.codes)))
+
+    other = threading.Thread(target=later)
+    other.start()
+    change(slowly)
+    other.join()
+    assert [len(codes) for codes in written] == [1, 2]
+
+
+def test_then_hears_of_what_was_there_already_and_its_failure_takes_nothing_back(data):
+    heard = []
+    before = changing(data, lambda registry: registry, then=heard.append)
+    assert heard == [before]
+
+    def fail(_):
+        raise OSError("no room")
+
+    with pytest.raises(OSError, match="no room"):
+        changing(data, lambda now: with_code(now, "b", NodeRole.BROADCASTER, key(), NOW, 60), then=fail)
+    assert [code.node for code in load_registry(data).codes.values()] == ["b"]
+
+
+def test_a_file_of_strange_octets_is_a_damaged_one(data):
+    for octets in (b"[" * 100_000, b'{"cluster": "\xff"}'):
+        (data / "cluster" / "registry.json").write_bytes(octets)
+        with pytest.raises(RegistryError, match="damaged"):
+            load_registry(data)

@@ -14,7 +14,8 @@ from control.cluster.nats_server import render_users, user_line
 from control.cluster.registry import User
 from control.cluster.roles import Grant, Role, streams_of, subjects_of, tables_of
 from engine.bus.nats import NatsBus
-from engine.bus.nats_names import enc
+from engine.bus.nats_frames import Frame, Row, new_id, pack_frame, pack_row
+from engine.bus.nats_names import enc, stream_subject
 from engine.bus.nkeys import new_seed, public_of, sign
 
 pytestmark = [
@@ -24,7 +25,17 @@ pytestmark = [
 
 SEEDS = {
     name: new_seed()
-    for name in ("operator", "a", "a.agent", "a.submission-1", "b", "c.joiner", "landing-1", "stranger")
+    for name in (
+        "operator",
+        "a",
+        "a.agent",
+        "a.submission-1",
+        "b",
+        "b.submission-1",
+        "c.joiner",
+        "landing-1",
+        "stranger",
+    )
 }
 USERS = [
     User(public_of(SEEDS["operator"]), "hub", "operator", Role.OPERATOR),
@@ -32,6 +43,7 @@ USERS = [
     User(public_of(SEEDS["a.agent"]), "a", "agent", Role.AGENT),
     User(public_of(SEEDS["a.submission-1"]), "a", "submission", Role.SUBMISSION),
     User(public_of(SEEDS["b"]), "b", "engine", Role.BROADCASTER),
+    User(public_of(SEEDS["b.submission-1"]), "b", "submission", Role.SUBMISSION),
     User(public_of(SEEDS["c.joiner"]), "c", "joiner", Role.JOINER),
 ]
 # What a web server will be: it writes its own events and suppressions, and asks.
@@ -287,3 +299,40 @@ async def test_an_answer_that_was_sent_into_a_table_counts_as_no_row(server):
         assert await operator.read("campaigns", "78") is None
         assert "78" not in await operator.read_all("campaigns")
         assert await operator.create("campaigns", "78", b"run") is None
+
+
+@pytest.mark.parametrize("way", ["push", "pull"])
+async def test_who_has_all_keys_of_a_node_forges_no_row_and_no_entry(server, way):
+    """One of its processes writes octets of its choosing, the other has them sent where it may not write."""
+    stream = streams_of("b")[1]
+    async with (
+        member(server, "operator") as operator,
+        member(server, "b") as engine,
+        member(server, "b.submission-1") as worker,
+    ):
+        spec = worker._streams.spec(stream)
+        events = operator.subscribe("events.a", f"report-{way}")
+        targets = {
+            f"emass.t.retired.{way}": pack_row(Row(new_id(), "operator", b"epoch")),
+            f"emass.s.{enc('events.a')}.a": pack_frame(Frame(new_id(), 1 << 40, (b"forged",))),
+        }
+        for target, octets in targets.items():
+            await worker._jetstream.publish(spec, stream_subject(stream, "b.submission-1"), octets)
+            config = {"deliver_policy": "last", "ack_policy": "none"}
+            if way == "push":
+                config["deliver_subject"] = target
+            made = await engine._jetstream.make_consumer(spec, config)
+            if way == "pull":
+                engine._jetstream.pull(spec, made.name, target, {"batch": 1})
+        await trio.sleep(0.3)
+        await operator.put("retired", "z", b"epoch")
+        assert await operator.read("retired", way) is None
+        assert set(await operator.read_all("retired")) == {"z"}
+        async for key, _ in operator.watch("retired"):
+            assert key == "z"
+            break
+        await operator.publish("events.a", [b"true"])
+        seen = []
+        while b"true" not in seen:
+            seen += [entry.payload for entry in await events.receive(10)]
+        assert b"forged" not in seen

@@ -2,6 +2,7 @@
 
 import msgspec
 import pytest
+import structlog
 import trio
 from msgspec.structs import replace
 
@@ -18,6 +19,7 @@ from control.node.agent import (
 from control.node.house import NodeHouse
 from control.node.log_lines import LogBook
 from control.node.record import ProcessState
+from engine.bus.api import BusFull
 from engine.config import BusKind
 from tests.fakes.memory_bus import MemoryBus
 from tests.fakes.node_children import node_config, shell
@@ -103,11 +105,20 @@ async def test_the_row_is_written_every_other_second_and_says_when_it_was_the_la
     assert row(bus)["stopped"] is True
 
 
-async def test_a_full_bus_is_a_line_in_the_log(house, bus, autojump_clock):
-    bus.refusals = 1
-    async with running(house, bus):
-        await trio.sleep(5)
-        assert row(bus)["beat"] >= 2
+async def no_room(*_):
+    await trio.lowlevel.checkpoint()
+    raise BusFull("table status: no room")
+
+
+async def test_a_full_bus_is_a_line_in_the_log(house, bus, monkeypatch, autojump_clock):
+    with structlog.testing.capture_logs() as logs:
+        async with running(house, bus):
+            with monkeypatch.context() as patch:
+                patch.setattr(bus, "put", no_room)
+                await trio.sleep(3)
+            await trio.sleep(3)
+            assert row(bus)["beat"] >= 2
+    assert {entry["event"] for entry in logs} == {"the status could not be written"}
 
 
 async def test_questions_are_answered(house, bus, autojump_clock):
@@ -143,6 +154,36 @@ async def test_what_cannot_be_done_is_said(house, bus, question, word, autojump_
     async with running(house, bus):
         assert word in (await ask(bus, **question))["error"]
         assert "error" in msgspec.json.decode(await bus.ask("node.n1", b"[", 5))
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b'{"command": "logs", "count": "x"}',
+        b'{"command": "logs", "count": [1]}',
+        b'{"command": "drain", "seconds": "soon"}',
+        b'{"command": "drain", "seconds": {}}',
+        b'{"command": {}}',
+        b'{"command": "stop", "process": 1}',
+        b'{"command": "\xff"}',
+        b'{"command":' + b"[" * 100_000,
+        b'{"more":' + b"[" * 100_000,
+    ],
+)
+async def test_a_strange_question_is_answered_and_changes_nothing(house, bus, payload, autojump_clock):
+    async with running(house, bus):
+        assert msgspec.json.decode(await bus.ask("node.n1", payload, 5))["error"]
+        assert (await ask(bus, command="who"))["incarnation"] == house.incarnation
+    assert house.did == []
+
+
+async def test_a_full_bus_at_the_end_is_a_line_in_the_log(house, bus, monkeypatch, autojump_clock):
+    with structlog.testing.capture_logs() as logs:
+        async with running(house, bus):
+            await trio.sleep(1)
+            monkeypatch.setattr(bus, "put", no_room)
+    assert row(bus)["stopped"] is False
+    assert [entry["event"] for entry in logs] == ["that this node stops could not be told"]
 
 
 async def test_a_slow_order_holds_up_no_question(house, bus, autojump_clock):
@@ -188,6 +229,18 @@ async def test_a_former_life_of_the_same_folder_is_over(house, bus, tmp_path, au
     assert trio.current_time() == begun
 
 
+@pytest.mark.parametrize("octets", [b"[]", b'{"incarnation":5}', b'{"x":' + b"[" * 100_000])
+async def test_a_strange_answer_is_nobody_s(house, bus, tmp_path, octets, autojump_clock):
+    async def strange():
+        for question in await bus.serve("node.n1").receive(1):
+            await question.answer(octets)
+
+    await bus.put("status", "n1/agent", msgspec.json.encode(Agent(house, bus).status()))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(strange)
+        await Agent(ToyHouse(tmp_path / "two"), bus).look_for_another()
+
+
 async def test_one_that_died_elsewhere_is_not_waited_for_long(house, bus, tmp_path, autojump_clock):
     await bus.put("status", "n1/agent", msgspec.json.encode(Agent(house, bus).status()))
     begun = trio.current_time()
@@ -226,8 +279,9 @@ async def test_a_row_that_stands_still_is_nobody(house, bus, tmp_path, autojump_
         assert row(bus)["incarnation"] == house.incarnation
 
 
-async def test_a_row_that_does_not_decode_is_written_anew(house, bus, autojump_clock):
-    await bus.put("status", "n1/agent", b"{")
+@pytest.mark.parametrize("octets", [b"{", b'{"node":"\xff"}', b'{"processes":[' + b'{"a":' * 100_000])
+async def test_a_row_that_does_not_decode_is_written_anew(house, bus, octets, autojump_clock):
+    await bus.put("status", "n1/agent", octets)
     async with running(house, bus):
         await trio.sleep(1)
         assert row(bus)["node"] == "n1"
@@ -251,6 +305,23 @@ async def test_the_skew_from_the_hub_is_measured_and_told(bus, tmp_path, autojum
         async with running(ahead, bus):
             await trio.sleep(5)
             assert row(bus)["skew_seconds"] == pytest.approx(90, abs=0.01)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("octets", [b'{"at":null}', b'{"at":[1]}', b"{}", b"5", b'{"at":' + b"[" * 100_000])
+async def test_a_strange_answer_says_nothing_of_the_hub_s_clock(house, bus, octets, autojump_clock):
+    async def hub():
+        questions = bus.serve("desk")
+        while True:
+            for question in await questions.receive(1):
+                await question.answer(octets)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hub)
+        async with running(house, bus):
+            await trio.sleep(5)
+            assert row(bus)["skew_seconds"] is None
+            assert row(bus)["beat"] >= 2
         nursery.cancel_scope.cancel()
 
 

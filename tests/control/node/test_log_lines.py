@@ -80,6 +80,8 @@ def test_a_json_line_names_its_process_and_any_other_becomes_an_event():
         "level": "info",
     }
     assert json.loads(as_json("a", "[1]")) == {"process": "a", "event": "[1]"}
+    deep = '{"x":' * 100_000
+    assert json.loads(as_json("a", deep)) == {"process": "a", "event": deep}
 
 
 def test_errors_are_known_in_both_formats():
@@ -88,3 +90,4 @@ def test_errors_are_known_in_both_formats():
     assert not tells_error("2026-11-24T14:55:43Z [info     ] no error here")
     assert not tells_error('{"level": "info"}')
     assert not tells_error("{not json")
+    assert not tells_error('{"x":' * 100_000)

@@ -50,6 +50,7 @@ def test_a_server_that_keeps_streams_says_so_in_its_first_line():
     assert not has_jetstream(b'INFO {"jetstream":false}\r\n')
     assert not has_jetstream(b"220 mail.example\r\n")
     assert not has_jetstream(b"INFO [1]\r\n")
+    assert not has_jetstream(b"INFO " + b"[" * 100_000)
 
 
 @given(st.binary(max_size=100))

@@ -47,8 +47,9 @@ def test_the_state_comes_back_as_it_was_and_is_for_its_owner_alone(tmp_path):
 def test_a_state_that_cannot_be_read_is_none(tmp_path):
     folder = RunFolder(tmp_path)
     folder.path.mkdir()
-    (folder.path / "root.json").write_text("{")
-    assert folder.read() is None
+    for octets in (b"{", b'{"node":"\xff"}', b'{"x":' * 10_000):
+        (folder.path / "root.json").write_bytes(octets)
+        assert folder.read() is None
 
 
 def test_who_outlived_a_root_is_known_by_pid_and_birth():
