@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import click
 import trio
@@ -21,6 +21,7 @@ from control.config import load
 from engine.bus.api import Bus
 from engine.config import BusKind, Config
 from engine.observe.logs import configure_logs
+from engine.runtime.crash import leaf_of
 from engine.sealing import NODE_BOX, former_of, rotate_box, signer_owner
 from engine.token_ring import load_plan, save_plan, with_new_id, with_start
 
@@ -273,9 +274,7 @@ def _run(work: Callable[[], Awaitable[T]], trouble: type[Exception]) -> T:
     try:
         return trio.run(work)
     except BaseExceptionGroup as group:
-        leaf: Any = group
-        while isinstance(leaf, BaseExceptionGroup) and len(leaf.exceptions) == 1:
-            leaf = leaf.exceptions[0]
+        leaf = leaf_of(group)
         if isinstance(leaf, trouble):
             raise CliError(str(leaf)) from None
         raise leaf from None

@@ -25,6 +25,7 @@ from control.config import load
 from engine.config import Config, Duration, UnitError
 from engine.model.decoding import UNDECODABLE
 from engine.observe.logs import configure_logs
+from engine.runtime.crash import leaf_of
 
 ACT_SECONDS = 150.0  # an engine's polite end takes up to 90 s, and its start may read a large spool
 LOOK_SECONDS = 5.0
@@ -368,7 +369,4 @@ def _run(work: Callable[[], Awaitable[Any]]) -> Any:
     try:
         return trio.run(work)
     except BaseExceptionGroup as group:
-        leaf: BaseException = group
-        while isinstance(leaf, BaseExceptionGroup):
-            leaf = leaf.exceptions[0]
-        raise leaf from None
+        raise leaf_of(group) from None

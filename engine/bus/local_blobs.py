@@ -3,13 +3,13 @@
     <root>/.blobs/<first two digits>/<digest>
 
 A file is written beside its place, synced and renamed, so a name that exists holds the whole. Two members
-that put the same octets write the same file. What is read is checked: a disk that lies is found out.
+that put the same octets write the same file. What is read is checked: a disk that lies is found out,
+and who puts a blob that is damaged there writes it again.
 On trouble: StorageError with the file and the cure. Work on files is done in a thread.
 """
 
 import hashlib
 import os
-import re
 import secrets
 from contextlib import suppress
 from pathlib import Path
@@ -17,12 +17,10 @@ from pathlib import Path
 import structlog
 import trio
 
-from engine.bus.api import BLOB_OCTETS_MAX
+from engine.bus.api import BLOB_OCTETS_MAX, check_digest
 from engine.storage import StorageError
 
 FOLDER = ".blobs"
-
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 log = structlog.get_logger("bus")
 
@@ -56,7 +54,7 @@ class Blobs:
     def _write(self, data: bytes) -> str:
         digest = hashlib.sha256(data).hexdigest()
         path = self._path(digest)
-        if path.exists():
+        if self._read(digest) is not None:
             return digest
         temporary = path.with_name(f".{digest}.{secrets.token_hex(4)}")
         try:
@@ -91,10 +89,3 @@ class Blobs:
             log.error("a blob is damaged and is not used", file=str(path))
             return None
         return data
-
-
-def check_digest(digest: str) -> str:
-    """A SHA-256 in lower-case hex, if it is one; ValueError."""
-    if not _DIGEST.fullmatch(digest):
-        raise ValueError(f"{digest[:80]!r} is no SHA-256 in lower-case hexadecimal digits")
-    return digest

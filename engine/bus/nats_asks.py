@@ -5,47 +5,49 @@
 Milliseconds left and not a time of day, since clocks of machines differ. A question is repeated with its
 id, because who answers may start late or may have lost it; a member knows the ids it has heard, so its
 server gets each once, and an answer that was given is given again. Of several members that serve one
-subject, the server picks one for each message. Nothing is kept. On trouble: no answer.
+subject, the server picks one for each message. An answer goes to an inbox of the bus and nowhere else: we may
+write where who asks may not. Nothing is kept. On trouble: no answer.
 """
 
 import secrets
 import struct
-from typing import Any
 
 import trio
 
 from engine.bus.api import NoAnswer, Question
 from engine.bus.nats_client import Received
 from engine.bus.nats_link import Away, Bell, Inlet, Link
-from engine.bus.nats_names import QUEUE_GROUP, ask_subject
+from engine.bus.nats_names import INBOXES, QUEUE_GROUP, ask_subject
 
 ID_OCTETS = 16
 REPEAT_SECONDS_MIN = 0.05  # nobody listens yet
 REPEAT_SECONDS_MAX = 2.0
 QUESTIONS_MAX = 10_000  # heard and not over their deadline; more are not heard
+QUESTIONS_OCTETS_MAX = 64 * 1024**2  # of those that are not answered, together; likewise
+DEADLINE_SECONDS_MAX = 300.0  # twice what the most patient of us gives; the head has room for 49 days
 
 _HEAD = struct.Struct(">B16sI")
 _VERSION = 1
 
 
-class NatsQuestion:
-    """One question, as its server sees it."""
+class Heard:
+    """One question that was heard, for as long as it may be asked again."""
 
     def __init__(self, link: Link, ask_id: bytes, deadline: float, payload: bytes, reply: str) -> None:
-        self.payload = payload
+        self.payload = payload  # until it is answered
         self.deadline = deadline  # trio's time
         self.answered: bytes | None = None
-        self.given: set[int] = set()
+        self.given: set[NatsQuestions] = set()
         self._link = link
         self._reply = reply
 
     def __repr__(self) -> str:
-        return f"<NatsQuestion {len(self.payload)} octets, {self.deadline - trio.current_time():.1f} s left>"
+        return f"<Heard {len(self.payload)} octets, {self.deadline - trio.current_time():.1f} s left>"
 
-    async def answer(self, payload: bytes) -> None:
-        await trio.lowlevel.checkpoint()
+    def answer(self, payload: bytes) -> None:
         if self.answered is None and trio.current_time() < self.deadline:
             self.answered = payload
+            self.payload = b""  # from now on it is kept for its id
             self.send()
 
     def heard_again(self, reply: str) -> None:
@@ -58,11 +60,26 @@ class NatsQuestion:
         self._link.send(self._reply, self.answered)
 
 
+class NatsQuestion:
+    """One question, as its server sees it."""
+
+    def __init__(self, heard: Heard) -> None:
+        self.payload = heard.payload
+        self._heard = heard
+
+    def __repr__(self) -> str:
+        return f"<NatsQuestion {self._heard!r}>"
+
+    async def answer(self, payload: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        self._heard.answer(payload)
+
+
 class Subject:
     """The questions of one subject that this member heard, whoever of it serves them."""
 
     def __init__(self, link: Link, name: str) -> None:
-        self.questions: dict[bytes, NatsQuestion] = {}
+        self.questions: dict[bytes, Heard] = {}
         self.news = Bell()
         self._link = link
         self._inlet: Inlet = link.open_inlet(ask_subject(name), self._hear, queue=QUEUE_GROUP)
@@ -78,7 +95,7 @@ class Subject:
         self.news.ring()
 
     def _take(self, message: Received) -> None:
-        if len(message.data) < _HEAD.size:
+        if len(message.data) < _HEAD.size or not message.reply.startswith(INBOXES):
             return
         version, ask_id, left_ms = _HEAD.unpack_from(message.data)
         known = self.questions.get(ask_id)
@@ -86,10 +103,11 @@ class Subject:
             known.heard_again(message.reply)
         elif version == _VERSION:
             self.forget_old()
-            if len(self.questions) < QUESTIONS_MAX:
-                deadline = trio.current_time() + left_ms / 1000
-                payload = message.data[_HEAD.size :]
-                self.questions[ask_id] = NatsQuestion(self._link, ask_id, deadline, payload, message.reply)
+            payload = message.data[_HEAD.size :]
+            octets = len(payload) + sum(len(question.payload) for question in self.questions.values())
+            if len(self.questions) < QUESTIONS_MAX and octets <= QUESTIONS_OCTETS_MAX:
+                deadline = trio.current_time() + min(left_ms / 1000, DEADLINE_SECONDS_MAX)
+                self.questions[ask_id] = Heard(self._link, ask_id, deadline, payload, message.reply)
 
 
 class NatsQuestions:
@@ -112,12 +130,12 @@ class NatsQuestions:
             found = [
                 question
                 for question in heard.questions.values()
-                if question.answered is None and id(self) not in question.given
+                if question.answered is None and self not in question.given
             ][:limit]
             if found:
                 for question in found:
-                    question.given.add(id(self))
-                return list[Any](found)
+                    question.given.add(self)
+                return [NatsQuestion(question) for question in found]
             await heard.news.wait()
 
 

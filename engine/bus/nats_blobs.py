@@ -4,18 +4,17 @@
     emass.b.<digest>.manifest     how many octets there are
 
 A blob without its manifest is not there. Two members that put the same octets write the same parts. What is
-read is checked. Nobody but `drop` removes one. On trouble: see nats_jetstream; a blob that is damaged or
-incomplete is not used, with a line in the log.
+read is checked, and what is damaged is written again by who puts it. Nobody but `drop` removes one. On
+trouble: see nats_jetstream; a blob that is damaged or incomplete is not used, with a line in the log.
 """
 
 import hashlib
-import re
 import struct
 
 import structlog
 import trio
 
-from engine.bus.api import BLOB_OCTETS_MAX, BusFull
+from engine.bus.api import BLOB_OCTETS_MAX, BusFull, check_digest
 from engine.bus.nats_jetstream import JetStream, Refused, StreamSpec
 from engine.bus.nats_names import BLOB_SUBJECTS, BLOBS, blob_subject
 
@@ -24,7 +23,6 @@ PARTS_AT_ONCE = 4
 MANIFEST = "manifest"
 SPEC = StreamSpec(BLOBS, BLOB_SUBJECTS, one_per_subject=True)
 
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 _MANIFEST = struct.Struct(">Q")
 
 log = structlog.get_logger("bus")
@@ -41,14 +39,13 @@ class Blobs:
         if len(data) > BLOB_OCTETS_MAX:
             raise ValueError(f"a blob has {len(data)} octets, more than {BLOB_OCTETS_MAX}")
         digest = await trio.to_thread.run_sync(_digest, data)
-        manifest = blob_subject(digest, MANIFEST)
-        if await self._jetstream.last(SPEC, manifest) is not None:
+        if await self.read(digest) is not None:
             return digest
         try:
             for at in range(0, len(data), PART_OCTETS):
                 part = data[at : at + PART_OCTETS]
                 await self._jetstream.publish(SPEC, blob_subject(digest, str(at // PART_OCTETS)), part)
-            await self._jetstream.publish(SPEC, manifest, _MANIFEST.pack(len(data)))
+            await self._jetstream.publish(SPEC, blob_subject(digest, MANIFEST), _MANIFEST.pack(len(data)))
         except Refused as refused:
             if refused.full:
                 raise BusFull(f"a blob of {len(data)} octets: {refused}") from refused
@@ -81,13 +78,6 @@ class Blobs:
     async def drop(self, digest: str) -> None:
         """As `Bus.drop_blob`; who may not leaves it."""
         await self._jetstream.purge(SPEC, 0, blob_subject(check_digest(digest), "*"))
-
-
-def check_digest(digest: str) -> str:
-    """A SHA-256 in lower-case hex, if it is one; ValueError."""
-    if not _DIGEST.fullmatch(digest):
-        raise ValueError(f"{digest[:80]!r} is no SHA-256 in lower-case hexadecimal digits")
-    return digest
 
 
 def _digest(data: bytes) -> str:

@@ -1,9 +1,10 @@
 """nats-py as the bus uses it: one connection to one server, with an nkey and TLS if they are wanted.
 
 nats-py offers nkeys only through a package of that name, and goes on in the clear when a server does not ask
-for TLS; both are mended here, in the one place that knows nats-py's inside (2.16). Its own reconnecting is
-off: see nats_link. On trouble: whatever nats-py raises; ssl.SSLError for a server without TLS where it is
-wanted; ValueError for a seed that is none.
+for TLS; and a message whose subject is no text, or whose headers are none, ends its reading for good, though
+anybody may have sent it. All are mended here, in the one place that knows nats-py's inside (2.16). Its own
+reconnecting is off: see nats_link. On trouble: whatever nats-py raises; ssl.SSLError for a server without TLS
+where it is wanted; ValueError for a seed that is none.
 """
 
 import base64
@@ -90,6 +91,20 @@ class NatsClient(Client):
         )
         if self._tls is not None and not self._server_info.get("tls_required"):
             raise ssl.SSLError(f"{host}:{port} does not offer TLS; this bus is not used in the clear")
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        await super()._process_msg(sid, _as_text(subject), _as_text(reply), data, headers)
+
+    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
+        try:
+            return await super()._process_headers(headers)
+        except (ValueError, IndexError):  # the message itself is still to be counted
+            return None
+
+
+def _as_text(name: bytes) -> bytes:
+    """A name that can be decoded: what is no text becomes something that is no name of ours."""
+    return name.decode(errors="backslashreplace").encode()
 
 
 def received(message: Msg) -> Received:

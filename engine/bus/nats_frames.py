@@ -75,6 +75,17 @@ def unpack_frame(octets: bytes) -> Frame:
     return Frame(id_, first, tuple(payloads))
 
 
+def frame_of(octets: bytes) -> Frame | None:
+    """The frame; None for octets that are none.
+
+    A server sends its answers wherever a request says, also to the subject of a stream.
+    """
+    try:
+        return unpack_frame(octets)
+    except ValueError:
+        return None
+
+
 def cut(payloads: Sequence[bytes], first: int, octets_max: int = FRAME_OCTETS) -> Iterator[Frame]:
     """Frames for payloads in order, none over `octets_max` unless one payload alone is."""
     batch: list[bytes] = []

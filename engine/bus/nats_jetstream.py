@@ -19,6 +19,7 @@ import trio
 from msgspec import Struct
 
 from engine.bus.nats_link import REQUEST_SECONDS, Away, Link
+from engine.model.decoding import UNDECODABLE
 
 RETRY_SECONDS_MIN = 0.02
 RETRY_SECONDS_MAX = 1.0
@@ -225,7 +226,7 @@ class JetStream:
                 _raise(ack.error)
                 self._solid[spec.name] = self.link.generation
                 return ack.seq
-            except (Away, msgspec.DecodeError):
+            except (Away, *UNDECODABLE):
                 self.forget(spec)
                 answer_seconds = min(2 * answer_seconds, REQUEST_SECONDS)
             except Refused as refused:
@@ -240,6 +241,29 @@ class JetStream:
     async def following(self, spec: StreamSpec, subject: str, seq: int) -> Message | None:
         """The first message of a subject, or of subjects, with at least that sequence."""
         return await self._get(spec, {"seq": seq, "next_by_subj": subject})
+
+    async def preceding(self, spec: StreamSpec, subject: str, seq: int) -> Message | None:
+        """The last message of a subject with a lower sequence; None when there is none.
+
+        JetStream only looks ahead, so this halves its way there.
+        """
+        found = None
+        step, low = 1, seq
+        while found is None and low > 1:
+            low = max(1, low - step)
+            step *= 2
+            there = await self.following(spec, subject, low)
+            if there is not None and there.seq < seq:
+                found = there
+        high = seq
+        while found is not None and found.seq + 1 < high:
+            middle = (found.seq + 1 + high) // 2
+            there = await self.following(spec, subject, middle)
+            if there is not None and there.seq < high:
+                found = there
+            else:
+                high = middle
+        return found
 
     async def at(self, spec: StreamSpec, seq: int) -> Message | None:
         """The message with that sequence; None when it was dropped, or never was."""

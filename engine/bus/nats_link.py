@@ -24,10 +24,12 @@ import structlog
 import trio
 import trio_asyncio
 from nats.aio.msg import Msg
+from nats.errors import BadSubjectError, MaxPayloadError
 
 from engine.bus.nats_client import NatsClient, Received, Seed, received
 from engine.bus.nats_frames import new_id
 from engine.bus.nats_names import inbox_prefix
+from engine.runtime.crash import leaf_of
 
 CONNECT_SECONDS = 5  # a TLS handshake on a busy machine; one that hangs is left for the next server
 REQUEST_SECONDS = 5.0  # nats-server's own limit for a JetStream request
@@ -350,7 +352,10 @@ class Link:
     async def _send_for_life(self, loop: Any, client: NatsClient) -> None:
         async def send_all() -> None:
             while self._outgoing:
-                await self._outgoing.popleft()(client)
+                try:
+                    await self._outgoing.popleft()(client)
+                except (BadSubjectError, MaxPayloadError) as error:  # of this one; the next may be sound
+                    log.warning("a message cannot be sent", member=self.member, why=str(error))
 
         while True:
             if self._outgoing:
@@ -387,7 +392,5 @@ class Link:
 
 
 def _first(group: BaseExceptionGroup[Exception]) -> str:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+    error = leaf_of(group)
     return str(error) or type(error).__name__

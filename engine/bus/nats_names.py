@@ -20,6 +20,7 @@ EMPTY = "="
 BLOBS = "blobs"
 BLOB_SUBJECTS = "emass.b.>"
 QUEUE_GROUP = "answer"
+INBOXES = "emass.i."
 
 _ODD = re.compile(rb"[^A-Za-z0-9_-]")
 _TOKEN = re.compile(r"(?:[A-Za-z0-9_-]|=[0-9A-F]{2})+")
@@ -95,7 +96,7 @@ def ask_subject(subject: str) -> str:
 
 
 def inbox_prefix(member: str) -> str:
-    return f"emass.i.{enc(member)}"
+    return f"{INBOXES}{enc(member)}"
 
 
 def _checked(name: str) -> str:

@@ -35,7 +35,10 @@ _ACK_TOKENS = 9  # $JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.<of consu
 
 
 class Item(Struct, frozen=True):
-    """A message as it was read: its sequence, how many lie behind it, and when it was kept."""
+    """A message as it was read: its sequence, how many lie behind it, and when it was kept.
+
+    `data` is empty, so neither frame nor row, for what lies in a stream under a subject that is not its own.
+    """
 
     subject: str
     seq: int
@@ -55,8 +58,12 @@ class Reader:
         *,
         subjects: str = "",
         pull_messages: int = PULL_MESSAGES,
+        quiet: Callable[[], None] | None = None,
     ) -> None:
-        """`place` is told how the stream stands and returns the sequence behind which to begin."""
+        """`place` is told how the stream stands and returns the sequence behind which to begin.
+
+        `quiet` is called each few seconds while `next` waits and the server says that nothing new is there.
+        """
         self.spec = spec
         self.position = 0  # the last sequence that arrived
         self.heard_at = -1.0  # trio's time of the last sign of life while attached; -1 = never
@@ -65,6 +72,7 @@ class Reader:
         self._place = place
         self._subjects = subjects
         self._pull_messages = pull_messages
+        self._quiet = quiet
         self._arrived: deque[Item] = deque()
         self._news = trio.Event()
         self._inlet: Inlet | None = None
@@ -147,21 +155,27 @@ class Reader:
     async def _hear(self) -> bool:
         """Wait for news; whether the consumer is still good."""
         self._news = trio.Event()
-        with trio.move_on_at(self.heard_at + SILENCE_SECONDS) as silence:
-            await self._news.wait()
-        return not silence.cancelled_caught
+        while True:
+            heard_at = self.heard_at
+            with trio.move_on_at(heard_at + SILENCE_SECONDS):
+                await self._news.wait()
+                return True
+            if self.heard_at == heard_at:
+                return False
+            if self._quiet is not None:
+                self._quiet()
 
     def _on_message(self, message: Received) -> None:
         """Runs in the link's loop."""
         self.heard_at = trio.current_time()
-        if message.status == HEARTBEAT_STATUS:
+        if message.reply:  # one that is kept, whatever its headers say: somebody may have had it sent there
+            self._take(message)
+        elif message.status == HEARTBEAT_STATUS:
             return
-        if message.status:  # the pull is over: its time, its octets, or its consumer
+        else:  # the pull is over: its time, its octets, or its consumer
             self._wanted = 0
             if message.status not in PULL_OVER and OCTETS_OVER not in message.headers.get("Description", ""):
                 self._generation = 0
-        else:
-            self._take(message)
         self._news.set()
 
     def _take(self, message: Received) -> None:
@@ -177,7 +191,10 @@ class Reader:
         self._delivered = delivered
         self._wanted -= 1
         self.position = seq
-        self._arrived.append(Item(message.subject, seq, pending, kept_at_ns, message.data))
+        # A member may have the server send what it reads into any stream. It lies there under the subject
+        # that it had, not under one of this stream's: it is no word of those who may write here.
+        own = message.subject.startswith(self.spec.subjects.rstrip("*>"))
+        self._arrived.append(Item(message.subject, seq, pending, kept_at_ns, message.data if own else b""))
 
 
 async def read_all(jetstream: JetStream, spec: StreamSpec, subjects: str = "") -> list[Item]:

@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from engine.bus.api import Delivery, is_work_queue
 from engine.bus.nats_cursors import DAY_SECONDS, Cursor, Cursors
-from engine.bus.nats_frames import unpack_frame
+from engine.bus.nats_frames import frame_of, unpack_frame
 from engine.bus.nats_identity import Identity
 from engine.bus.nats_jetstream import JetStream, StreamInfo, StreamSpec
 from engine.bus.nats_names import stream_name, stream_subjects, writer_of
@@ -78,8 +78,11 @@ class Streams:
         cursor = await self.cursors.read(stream, consumer)
         reached = min(cursor.sequence(self._member), last)
         if reached < last:
+            frame = None
             oldest = await self.jetstream.following(writer.spec, writer.subject, 1)
-            reached = max(reached, unpack_frame(oldest.data).first - 1 if oldest else last)
+            while oldest is not None and (frame := frame_of(oldest.data)) is None:
+                oldest = await self.jetstream.following(writer.spec, writer.subject, oldest.seq + 1)
+            reached = max(reached, last if frame is None else frame.first - 1)
         return last - reached
 
     async def trim(self) -> None:
@@ -223,7 +226,10 @@ class NatsSubscription:
         if not self._through_id:
             return True
         message = await self._streams.jetstream.at(self._spec, self._through)
-        return message is None or unpack_frame(message.data).id == self._through_id
+        if message is None:
+            return True
+        frame = frame_of(message.data)
+        return frame is not None and frame.id == self._through_id
 
     def _take_apart(self, item: Item) -> None:
         self._through, self._through_id = item.seq, b""

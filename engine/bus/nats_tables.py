@@ -152,7 +152,7 @@ class NatsWatch:
     def __init__(self, tables: Tables, table: str, after: bytes) -> None:
         self.table = table
         self._tables = tables
-        self._reader = Reader(tables.jetstream, tables.spec(table), self._place)
+        self._reader = Reader(tables.jetstream, tables.spec(table), self._place, quiet=self._is_quiet)
         self._items: deque[Item] = deque()
         now = tables.clock.now()
         self._position = msgspec.msgpack.decode(after, type=Position) if after else Position("", 0, now)
@@ -177,6 +177,10 @@ class NatsWatch:
             row = _row_of(item)
             if row is not UNREADABLE:  # what was known of the key holds
                 return key_of(item.subject), row.value
+
+    def _is_quiet(self) -> None:
+        """Nothing has changed: the watch does not stand still, the table does."""
+        self._position = Position(self._position.bus, self._position.seq, self._tables.clock.now())
 
     async def _place(self, info: StreamInfo) -> int:
         bus = await self._tables.identity.read()

@@ -3,8 +3,8 @@
 The member's last frame lies under its own subject, and the server is told which one that has to be
 (`Nats-Expected-Last-Subject-Sequence`); so a frame whose answer was lost can be sent again without being
 kept twice: when it was kept, the server says that the last one is another, and we look whether it is ours.
-The count goes on when the tail was dropped behind everybody's cursor, or forgotten. Publishes of one stream
-wait for each other; different streams do not.
+The count goes on when the tail was dropped behind everybody's cursor, or forgotten, and when something that
+is no frame lies behind it. Publishes of one stream wait for each other; different streams do not.
 
 On trouble: BusFull before the first frame of a publish is kept, never after: then the rest waits for room.
 A cancelled publish leaves the tail unknown; the next one looks.
@@ -17,7 +17,7 @@ import trio
 
 from engine.bus.api import BusFull, is_work_queue
 from engine.bus.nats_cursors import Cursors
-from engine.bus.nats_frames import ENTRY_OCTETS, FRAME_OCTETS, Frame, cut, pack_frame, unpack_frame
+from engine.bus.nats_frames import ENTRY_OCTETS, FRAME_OCTETS, Frame, cut, frame_of, pack_frame
 from engine.bus.nats_jetstream import (
     EXPECTED_LAST,
     WRONG_LAST_SEQUENCE,
@@ -131,14 +131,18 @@ class Writer:
     async def _look(self) -> None:
         """Learn the tail from the server. The count never goes back while this member lives."""
         message = await self._jetstream.last(self.spec, self.subject)
-        if message is not None:
-            frame = unpack_frame(message.data)
+        last = 0 if message is None else message.seq  # whatever lies there
+        frame = None
+        while message is not None and (frame := frame_of(message.data)) is None:
+            log.error("an entry cannot be read and is passed over", stream=self.stream, of=self._member)
+            message = await self._jetstream.preceding(self.spec, self.subject, message.seq)
+        if frame is not None:
             if frame.last < self._sequence and frame.id != self._last_id:
                 log.error("the bus has forgotten entries", stream=self.stream, of=self._member)
             self._sequence = max(self._sequence, frame.last)
-            self._last, self._last_id = message.seq, frame.id
+            self._last, self._last_id = last, frame.id
             return
-        self._last, self._last_id = 0, b""
+        self._last, self._last_id = last, b""
         if not self._sequence:  # dropped behind the cursors, if there ever was one
             cursor = await self._cursors.newest(self.stream)
             if cursor is not None:

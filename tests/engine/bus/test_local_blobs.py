@@ -44,6 +44,16 @@ async def test_a_damaged_blob_is_not_used(tmp_path: Path) -> None:
     digest = await blobs.put(b"letter")
     path_of(tmp_path, digest).write_bytes(b"damage")
     assert await blobs.read(digest) is None
+    assert await blobs.put(b"letter") == digest
+    assert await blobs.read(digest) == b"letter"
+
+
+async def test_what_is_no_digest_names_no_file(tmp_path: Path) -> None:
+    for digest in ("", "../../etc/passwd", "A" * 64):
+        with pytest.raises(ValueError, match="no SHA-256"):
+            await Blobs(tmp_path).read(digest)
+        with pytest.raises(ValueError, match="no SHA-256"):
+            await Blobs(tmp_path).drop(digest)
 
 
 async def test_a_folder_that_cannot_be_written_names_the_file(tmp_path: Path) -> None:

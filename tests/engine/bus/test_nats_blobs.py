@@ -36,6 +36,16 @@ async def test_a_damaged_or_incomplete_blob_is_not_used(nats_members: NatsHouse)
     assert await bus.read_blob(digest) is None
 
 
+async def test_a_damaged_blob_is_written_again_by_who_puts_it(nats_members: NatsHouse) -> None:
+    bus = await nats_members.open("control")
+    data = bytes(range(256)) * 5_000
+    digest = await bus.put_blob(data)
+    for part in ("1", MANIFEST):
+        await bus._jetstream.publish(SPEC, blob_subject(digest, part), b"damaged")
+        assert await bus.put_blob(data) == digest
+        assert await bus.read_blob(digest) == data
+
+
 async def test_a_server_without_room_refuses(
     nats_members: NatsHouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:

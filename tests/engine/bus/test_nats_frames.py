@@ -4,7 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.bus.nats_frames import ENTRY_OCTETS, Frame, Row, cut, new_id, pack_frame, pack_row, unpack_row
+from engine.bus.nats_frames import (
+    ENTRY_OCTETS,
+    Frame,
+    Row,
+    cut,
+    frame_of,
+    new_id,
+    pack_frame,
+    pack_row,
+    unpack_row,
+)
 from engine.bus.nats_frames import unpack_frame as unpack
 
 PAYLOADS = st.lists(st.binary(max_size=50), max_size=20)
@@ -53,3 +63,11 @@ def test_what_is_cut_off_or_too_long_is_refused() -> None:
     for wrong in (row[:12], b"\2" + row[1:], b"", row[:10] + b"\xff" + row[11:]):
         with pytest.raises(ValueError, match="row"):
             unpack_row(wrong)
+
+
+def test_what_is_no_frame_is_none() -> None:
+    frame = Frame(b"12345678", 7, (b"a", b""))
+    assert frame_of(pack_frame(frame)) == frame
+    answer = b'{"type":"io.nats.jetstream.api.v1.account_info_response"}'
+    for octets in (b"", answer, pack_frame(frame) + b"x"):
+        assert frame_of(octets) is None

@@ -10,6 +10,8 @@ from tests.fakes.nats_house import NatsHouse
 
 pytestmark = pytest.mark.slow
 
+PATIENCE_SECONDS = 20.0
+
 
 async def test_everybody_reads_the_same_id_whoever_made_it(nats_members: NatsHouse) -> None:
     buses = [await nats_members.open(name) for name in ("a", "b", "c")]
@@ -41,3 +43,14 @@ async def test_a_server_over_another_store_is_another_bus(
     await bus.read("config", "bus")
     assert await identity.read() != before
     assert before not in repr(identity)
+
+
+async def test_a_row_that_cannot_be_read_is_made_anew_for_everybody(nats_members: NatsHouse) -> None:
+    bus, other = await nats_members.open("a"), await nats_members.open("b")
+    spec = bus._tables.spec("config")
+    for octets in (b'{"type":"io.nats.jetstream.api.v1.account_info_response"}', b""):
+        await bus._jetstream.publish(spec, "emass.t.config.bus", octets)
+        with trio.fail_after(PATIENCE_SECONDS):
+            made = await Identity(bus._jetstream).read()
+            assert await Identity(other._jetstream).read() == made
+        assert await other.read("config", "bus") == made.encode()

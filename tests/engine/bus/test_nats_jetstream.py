@@ -85,3 +85,16 @@ async def test_who_may_not_make_a_stream_waits_for_it(
 async def publish(link: Link) -> None:
     with trio.fail_after(20):
         await JetStream(link).publish(SPEC, "emass.t.test.a", b"1")
+
+
+async def test_the_message_before_is_found_however_far_it_lies(nats_members: NatsHouse) -> None:
+    jetstream = JetStream((await nats_members.open("node-1")).link)
+    spec = StreamSpec("s-before", "emass.s.before.*")
+    wanted = {2, 3, 40, 41, 60}
+    for number in range(1, 61):
+        await jetstream.publish(spec, f"emass.s.before.{'a' if number in wanted else 'b'}", b"x")
+    for seq in range(1, 63):
+        found = await jetstream.preceding(spec, "emass.s.before.a", seq)
+        assert (found.seq if found else 0) == max((each for each in wanted if each < seq), default=0)
+    await jetstream.purge(spec, 41)
+    assert await jetstream.preceding(spec, "emass.s.before.a", 41) is None

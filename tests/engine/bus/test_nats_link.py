@@ -44,7 +44,7 @@ async def hears(link: Link, inbox: str) -> bool:
         while not heard:
             await trio.sleep(0.01)
     link.close_inlet(inlet)
-    return bool(heard)
+    return [each.data for each in heard] == [b"x"]
 
 
 def users(*lines: str) -> str:
@@ -181,3 +181,14 @@ async def test_a_closed_link_does_not_wait_for_a_frozen_server(nats_server: Nats
                 link.close()
     finally:
         nats_server.thaw()
+
+
+async def test_a_message_that_cannot_be_sent_does_not_end_the_connection(nats_server: NatsServer) -> None:
+    async with linked(nats_server) as link:
+        await link.wait_online()
+        for subject in ("", "two words"):
+            link.send(subject, b"x")
+        link.max_payload *= 2  # as if the server had taken more
+        link.send("emass.q.x", bytes(link.max_payload - 1_000))
+        assert await hears(link, link.new_inbox())
+        assert link.generation == 1

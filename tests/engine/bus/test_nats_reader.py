@@ -1,9 +1,12 @@
 """Reading goes on where it was, whatever ends the consumer, and takes no more than it was asked for."""
 
+from collections.abc import Callable
+
 import pytest
 import trio
 
 from bench.peers.nats import NatsServer
+from engine.bus import nats_reader
 from engine.bus.nats_jetstream import JetStream, StreamInfo, StreamSpec
 from engine.bus.nats_reader import PULL_OCTETS, Reader, read_all
 from tests.fakes.nats_house import NatsHouse
@@ -18,10 +21,15 @@ PATIENCE_SECONDS = 20.0
 class Reading:
     """A reader that begins behind what it was given."""
 
-    def __init__(self, jetstream: JetStream, pull_messages: int = 256) -> None:
+    def __init__(
+        self,
+        jetstream: JetStream,
+        pull_messages: int = 256,
+        quiet: Callable[[], None] | None = None,
+    ) -> None:
         self.found: list[int] = []
         self.placed = 0
-        self.reader = Reader(jetstream, SPEC, self._place, pull_messages=pull_messages)
+        self.reader = Reader(jetstream, SPEC, self._place, pull_messages=pull_messages, quiet=quiet)
 
     async def _place(self, _: StreamInfo) -> int:
         self.placed += 1
@@ -90,3 +98,39 @@ async def test_a_cancelled_wait_loses_nothing(nats_members: NatsHouse) -> None:
             await reading.reader.next(1)
         await jetstream.publish(SPEC, SUBJECT, b"x")
     assert await reading.take(20) == list(range(1, 21))
+
+
+async def test_an_idle_reader_keeps_its_consumer(
+    nats_members: NatsHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nats_reader, "HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr(nats_reader, "SILENCE_SECONDS", 0.6)
+    jetstream = JetStream((await nats_members.open("node-1")).link)
+    await jetstream.publish(SPEC, SUBJECT, b"x")
+    quiet: list[float] = []
+    reading = Reading(jetstream, quiet=lambda: quiet.append(trio.current_time()))
+    await reading.take(1)
+    consumer = reading.reader._consumer
+    with trio.move_on_after(3 * nats_reader.SILENCE_SECONDS):
+        await reading.reader.next(1)
+    assert (reading.placed, reading.reader._consumer) == (1, consumer)
+    assert quiet
+    jetstream.drop_consumer(SPEC, consumer)  # real silence
+    with trio.fail_after(PATIENCE_SECONDS):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reading.take, 2)
+            while reading.placed == 1:
+                await trio.sleep(0.02)
+            await jetstream.publish(SPEC, SUBJECT, b"x")
+
+
+async def test_a_message_that_looks_like_the_servers_word_on_a_pull_is_read_all_the_same(
+    nats_members: NatsHouse,
+) -> None:
+    jetstream = JetStream((await nats_members.open("node-1")).link)
+    for status in ("404", "100", "409"):
+        await jetstream.publish(SPEC, SUBJECT, b"x", {"Status": status})
+        await jetstream.publish(SPEC, SUBJECT, b"x")
+    reading = Reading(jetstream)
+    assert await reading.take(6) == [1, 2, 3, 4, 5, 6]
+    assert reading.placed == 1

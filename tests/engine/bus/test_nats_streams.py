@@ -9,6 +9,7 @@ from bench.peers.nats import NatsServer
 from engine.bus import nats_streams
 from engine.bus.nats import NatsBus
 from engine.bus.nats_cursors import CURSORS_SPEC
+from engine.bus.nats_jetstream import StreamInfo
 from tests.contract.bus_house import nothing_more, payloads, take, until_pending
 from tests.fakes.nats_house import NatsHouse
 
@@ -134,3 +135,30 @@ async def test_a_name_that_subscribes_again_takes_over(nats_members: NatsHouse) 
     await bus.publish("chunks.a", [b"2"])
     assert payloads(await take(again, 1)) == [b"2"]
     assert "chunks.a" in repr(again)
+
+
+async def test_a_stream_restored_with_what_is_no_frame_is_read_again(nats_members: NatsHouse) -> None:
+    bus = await nats_members.open("a")
+    subscription = bus.subscribe("events.a", "reports")
+    await bus.publish("events.a", [b"1"])
+    await take(subscription, 1)
+    spec = bus._streams.spec("events.a")
+    await bus._jetstream._call(f"STREAM.DELETE.{spec.name}", None, StreamInfo)
+    await bus._jetstream.publish(spec, "emass.s.events=2Ea.a", b"junk")
+    subscription.close()
+    assert await bus.publish("events.a", [b"2"]) == 2
+    assert payloads(await take(subscription, 1)) == [b"2"]
+
+
+async def test_housekeeping_goes_on_over_rows_that_cannot_be_read(nats_members: NatsHouse) -> None:
+    bus = await nats_members.open("a", housekeeping_seconds=0.05, trim_seconds=0.1)
+    reports = bus.subscribe("events.a", "reports")
+    for number in range(5):
+        await bus.publish("events.a", [b"%d" % number])
+    hooks = "emass.t.cursors.hooks.events=2Ea.="
+    await bus._jetstream.publish(CURSORS_SPEC, hooks, b"junk")
+    await reports.acknowledge((await take(reports, 5))[-1])
+    await trio.sleep(0.3)
+    assert await kept(bus, "events.a") == 5  # whose row it was may not have read them
+    await bus._jetstream.purge(CURSORS_SPEC, 0, hooks)
+    await until_kept(bus, "events.a", 0)

@@ -4,6 +4,7 @@ import pytest
 import trio
 
 from bench.peers.nats import NatsServer
+from engine.bus import nats_reader
 from engine.bus.api import PositionLost
 from engine.bus.nats import NatsBus
 from engine.bus.nats_frames import Row, pack_row
@@ -122,3 +123,21 @@ async def test_a_put_that_arrives_twice_does_not_come_back_behind_a_later_one(
         headers = {MESSAGE_ID: value.id.hex()}
         await bus._jetstream.publish(spec, "emass.t.campaigns.7", pack_row(value), headers)
     assert await bus.read("campaigns", "7") == b"pause"
+
+
+async def test_a_watch_of_a_table_that_stands_still_does_not_lose_its_place(
+    nats_members: NatsHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nats_reader, "HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr(nats_reader, "SILENCE_SECONDS", 0.5)
+    hands = Hands()
+    bus = await nats_members.open("a", clock=hands.clock)
+    await bus.put("campaigns", "7", b"run")
+    watch = bus.watch("campaigns")
+    assert await changes(watch, 1) == [("7", b"run")]
+    for _ in range(2):
+        hands.move(5 * DAY)
+        with trio.move_on_after(2.5 * nats_reader.SILENCE_SECONDS):
+            await changes(watch, 1)
+    await bus.put("campaigns", "8", b"run")
+    assert await changes(bus.watch("campaigns", watch.position), 1) == [("8", b"run")]

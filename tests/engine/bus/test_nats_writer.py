@@ -1,5 +1,7 @@
 """What is published is kept once and in order, or refused whole; the count outlives the tail."""
 
+from typing import Any
+
 import pytest
 import trio
 
@@ -137,3 +139,61 @@ async def test_two_processes_of_one_name_do_not_overwrite_each_other(nats_member
     found = await take(buses[0].subscribe("events.node-1", "reports"), 40)
     assert [delivery.sequence for delivery in found] == list(range(1, 41))
     assert len({delivery.payload for delivery in found}) == 40
+
+
+async def junk(bus: NatsBus, stream: str, times: int = 1) -> None:
+    """Answers of the server under this member's own subject, as any request may have them sent there."""
+    writer = bus._streams.writer(stream)
+    before = (await bus._jetstream.info(writer.spec)).state.messages
+    for _ in range(times):
+        bus.link.send("$JS.API.INFO", b"", writer.subject)
+    with trio.fail_after(PATIENCE_SECONDS):
+        while (await bus._jetstream.info(writer.spec)).state.messages < before + times:
+            await trio.sleep(0.01)
+
+
+async def test_the_count_goes_on_behind_what_is_no_frame(nats_members: NatsHouse) -> None:
+    bus, other = await nats_members.open("node-1"), await nats_members.open("node-2")
+    assert await bus.publish("events.all", [b"1", b"2"]) == 2
+    for number in range(1, 8):
+        assert await other.publish("events.all", [b"other"]) == number
+    await junk(bus, "events.all", 2)
+    assert await bus.publish("events.all", [b"3"]) == 3  # the one who was there is told to look
+    await junk(bus, "events.all")
+    await nats_members.close(bus)
+    bus = await nats_members.open("node-1")
+    assert await bus.pending("events.all", "reports") == 3
+    assert await bus.publish("events.all", [b"4"]) == 4
+    found = await take(bus.subscribe("events.all", "reports"), 11)
+    assert payloads([each for each in found if each.writer == "node-1"]) == [b"1", b"2", b"3", b"4"]
+
+
+async def test_the_count_goes_on_when_only_what_is_no_frame_is_left(nats_members: NatsHouse) -> None:
+    bus = await nats_members.open("a")
+    subscription = bus.subscribe("chunks.a", "intake")
+    assert await bus.publish("chunks.a", [b"1", b"2"]) == 2
+    await subscription.acknowledge((await take(subscription, 2))[-1])
+    await subscription.drop()
+    await junk(bus, "chunks.a")
+    await nats_members.close(bus)
+    bus = await nats_members.open("a")
+    assert await bus.pending("chunks.a", "intake") == 0
+    assert await bus.publish("chunks.a", [b"3"]) == 3
+    assert payloads(await take(bus.subscribe("chunks.a", "intake"), 1)) == [b"3"]
+
+
+async def test_a_frame_whose_answer_was_lost_is_found_before_what_is_none(nats_members: NatsHouse) -> None:
+    bus = await nats_members.open("node-1")
+    assert await bus.publish("events.node-1", [b"1"]) == 1
+    publish = bus._jetstream.publish
+
+    async def twice(*arguments: Any) -> int:
+        bus._jetstream.publish = publish  # type: ignore[method-assign]
+        await publish(*arguments)  # as if its answer was lost
+        await junk(bus, "events.node-1")
+        return await publish(*arguments)
+
+    bus._jetstream.publish = twice  # type: ignore[method-assign,assignment]
+    assert await bus.publish("events.node-1", [b"2"]) == 2
+    assert await bus.publish("events.node-1", [b"3"]) == 3
+    assert payloads(await take(bus.subscribe("events.node-1", "reports"), 3)) == [b"1", b"2", b"3"]
