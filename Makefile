@@ -12,10 +12,13 @@ SHELL := /bin/bash
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.ready
-HALF := tests/engine/mta tests/engine/runtime tests/sim
+HALF := tests/engine/mta tests/engine/runtime tests/sim tests/bench tests/services
 WAITING := tests/chaos tests/loopback
 FAST := not slow and not long and not peers
 export PYTHONUNBUFFERED := 1
+# Tests start hundreds of processes, and pytest rewrites each test file: without compiled files every one of
+# them would begin with compiling.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo check test test-long soak bench clean
 

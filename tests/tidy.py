@@ -10,6 +10,7 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from msgspec import Struct
@@ -141,7 +142,7 @@ def imports(tree: ast.AST, module: str, *, is_package: bool) -> Iterator[Import]
 
 def layer_findings(source: str, module: str, *, is_package: bool = False) -> list[str]:
     """What is wrong with the imports and calls of one module, given as source text."""
-    tree = ast.parse(source)
+    tree = _tree(source)
     row = _row(module)
     if row is None:
         return [f"{module}: no row of the layer table (tests/tidy.py) covers it"]
@@ -153,6 +154,11 @@ def layer_findings(source: str, module: str, *, is_package: bool = False) -> lis
     if row.package in LEVEL_1:
         found += [f"{module}:{line}: {wrong}" for line, wrong in _impurities(tree)]
     return found
+
+
+@lru_cache(maxsize=1_024)
+def _tree(source: str) -> ast.Module:
+    return ast.parse(source)  # several rules look at each file
 
 
 def _row(module: str) -> Row | None:
@@ -226,7 +232,7 @@ def text_findings(path: Path, root: Path) -> list[str]:
     lines = text.count("\n")
     if lines > FILE_LINES_MAX:
         found.append(f"{where}: {lines} lines, more than {FILE_LINES_MAX}: did two ideas move in together?")
-    if text.strip() and not ast.get_docstring(ast.parse(text)):
+    if text.strip() and not ast.get_docstring(_tree(text)):
         found.append(f"{where}: opens without its story")
     # Written apart so that this file is clean itself.
     unfinished = re.search(r"\b(TO" + r"DO|FIX" + r"ME)\b", text)
@@ -238,7 +244,7 @@ def text_findings(path: Path, root: Path) -> list[str]:
 def has_code(path: Path) -> bool:
     """Whether a module decides anything; plain nouns (Structs, enums, constants) need no test."""
     functions = ast.FunctionDef | ast.AsyncFunctionDef
-    return any(isinstance(node, functions) for node in ast.walk(ast.parse(path.read_text())))
+    return any(isinstance(node, functions) for node in ast.walk(_tree(path.read_text())))
 
 
 def sources(root: Path, *packages: str) -> list[Path]:

@@ -10,6 +10,7 @@ from engine.config.replies import load_reply_rules
 from engine.mta.policy.classify import Judge
 
 
+@pytest.mark.slow
 def test_it_measures_both_ways_and_says_where(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(replies, "_ROUNDS", 1)
     monkeypatch.setattr(replies, "_CORPUS", tmp_path)

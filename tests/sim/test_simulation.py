@@ -23,6 +23,7 @@ def failures(seeds: range, jobs: int = 1) -> str:
     return "\n".join(str(result) for result in judge_all(seeds, jobs) if result.findings)
 
 
+@pytest.mark.slow
 def test_a_seed_is_the_same_run_twice_and_another_seed_is_another_run() -> None:
     first, again, other = run_seed(20), run_seed(20), run_seed(27)
     assert (first.transcript, first.steps) == (again.transcript, again.steps)

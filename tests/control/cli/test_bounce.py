@@ -90,6 +90,7 @@ def test_rules_that_cannot_be_used_are_refused_with_file_table_key_and_hint(
         assert 'did you mean "policy"?' in told
 
 
+@pytest.mark.slow
 def test_the_rules_are_listed_and_clean(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["bounce", "rules"]) == 0
     told = capsys.readouterr().out
@@ -111,6 +112,7 @@ def test_a_stray_sample_fails_the_check(tmp_path: Path, capsys: pytest.CaptureFi
     }
 
 
+@pytest.mark.slow
 def test_lint_counts_the_replies_as_samples(
     replies: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -99,6 +99,7 @@ def test_lines_that_each_open_a_quote_are_each_refused(tmp_path: Path) -> None:
     assert found[-1].line == 52
 
 
+@pytest.mark.slow
 def test_many_empty_lines_in_a_quote_do_not_take_quadratic_time(tmp_path: Path) -> None:
     found = read(tmp_path, b'email,name\nb@example.org,"' + b"\n" * 300_000 + b"a@example.org,n\n")
     assert isinstance(found[-1], Person)
@@ -126,6 +127,7 @@ def test_two_passes_give_the_same_records(tmp_path: Path) -> None:
     assert read(tmp_path, data) == read(tmp_path, data)
 
 
+@pytest.mark.slow
 def test_the_estimate_ends_at_the_number_of_records(tmp_path: Path) -> None:
     path = tmp_path / "people.csv"
     path.write_bytes(b"email,n\n" + b"".join(b"p%d@example.org,x\n" % n for n in range(50_000)))

@@ -195,6 +195,7 @@ async def test_children_find_the_tree_s_peers_and_can_be_killed() -> None:
     assert isinstance(ends[0], Killed)
 
 
+@pytest.mark.slow
 async def test_two_thousand_live_at_once_and_all_answer_and_end() -> None:
     dynamic = pool(children_max=2_000)
     answered = 0

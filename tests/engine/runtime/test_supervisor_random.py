@@ -6,6 +6,7 @@ every ask ends, with its answer or with ActorDied; at the end all children are d
 
 from typing import Any
 
+import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -104,6 +105,7 @@ async def play(
             assert len(told) == len(put[name]), "no restart loses what was not taken"
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(STRATEGIES, STRATEGIES, STEPS, st.integers(0, 50), st.sampled_from([0.0, 0.02, 60.0]))
 def test_whatever_crashes_messages_stay_in_order_and_every_ask_ends(

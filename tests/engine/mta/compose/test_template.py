@@ -166,6 +166,7 @@ def test_a_loop_over_a_long_value_runs_out_of_fuel(capture: str) -> None:
     assert time.perf_counter() - started < 5
 
 
+@pytest.mark.slow
 def test_a_loop_that_prints_megabytes_runs_out_of_fuel() -> None:
     template = Template("html", "{% for a in range(9999) %}{{ x }}" + "y" * 1000 + "{% endfor %}", html=True)
     with pytest.raises(RenderError, match="too long"):

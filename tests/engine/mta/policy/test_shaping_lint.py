@@ -228,6 +228,7 @@ def test_errors_come_first_and_a_finding_is_one_line() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_file_of_thousands_of_rules_is_read_in_one_pass() -> None:
     rules = tuple(rule(3, domain=f"d{number}.example") for number in range(2_000))
     assert lint(file=ShapingFile(site=rules)) == []

@@ -64,6 +64,7 @@ class LmdbMachine(SpoolMachine):
         self.stack.close()
 
 
+@pytest.mark.slow
 class TestAnyLife(LmdbMachine.TestCase):
     settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
 

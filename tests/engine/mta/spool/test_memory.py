@@ -36,6 +36,7 @@ class MemoryMachine(SpoolMachine):
         raise AssertionError("the in-memory spool waited")
 
 
+@pytest.mark.slow
 class TestAnyLife(MemoryMachine.TestCase):
     settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
 
