@@ -29,7 +29,9 @@ from control.cluster.join_words import (
     skew_words,
 )
 from control.cluster.nats_server import reload_nats, write_nats_config
+from control.cluster.node_seeds import drop_words
 from control.cluster.registry import (
+    KeyNotTaken,
     NodeRecord,
     Registry,
     RegistryError,
@@ -64,12 +66,13 @@ log = structlog.get_logger("desk")
 
 
 class _Asked(Struct, frozen=True):
-    """A node's question. `said` is what its agent has signed."""
+    """A node's question. `said` is what its agent has signed; `newest` the keys that it holds, by process."""
 
     command: str = ""
     node: str = ""
     said: str = ""
     signature: str = ""
+    newest: dict[str, str] = {}
 
 
 class Desk:
@@ -154,9 +157,9 @@ class Desk:
                     told = self._change_keys(asked)
                 case _:
                     told = {"error": "the desk does not know this question"}
-        except RegistryError as error:  # it is not, and will not be, as was asked
+        except KeyNotTaken as error:  # the hub does not know that key: whoever made it may throw it away
             told = {"error": str(error), "refused": True}
-        except (ValueError, *UNDECODABLE) as error:
+        except (ValueError, RegistryError, *UNDECODABLE) as error:
             told = {"error": str(error)}
         except OSError as error:
             told = {"error": f"the hub cannot write its registry: {error.strerror}"}
@@ -169,11 +172,11 @@ class Desk:
         record = known_node(load_registry(self._data), node)
         if not any(verified(key, said.encode(), signature) for key in record.keys["agent"]):
             raise RegistryError(f"this is not signed with a key of {node}")
-        drops = said == f"drop-old-keys of {node}"
+        drops = said == drop_words(node, asked.newest)
         if drops is not (asked.command == "drop-old-keys"):
             raise RegistryError("what is signed does not say what is asked")
         if drops:
-            self._change(lambda before: with_newest_keys(before, node))
+            self._change(lambda before: with_newest_keys(before, node, asked.newest))
         else:
             process, _, public = said.partition(" ")
             self._change(lambda before: with_key(before, node, process, public))
@@ -188,13 +191,16 @@ class Desk:
         self._changed.set()
         return registry
 
-    def _follow(self, change: Callable[[Registry], Registry] = lambda registry: registry) -> Registry:
+    def _follow(
+        self, change: Callable[[Registry], Registry] = lambda registry: registry, *, waits: bool = True
+    ) -> Registry:
         """Have the server read what the registry says, if that is not what it was told to read last."""
         files: list[Path] = []
         registry = changing(
             self._data,
             change,
             then=lambda after: files.append(write_nats_config(self._config, after, self._wall())),
+            waits=waits,
         )
         facts = files[0].stat()
         written = facts.st_ino, facts.st_mtime_ns
@@ -207,9 +213,12 @@ class Desk:
         while True:
             self._changed = trio.Event()
             try:
-                await mirror(self._bus, self._follow())
+                # A command that was stopped in the middle may have the lock for long.
+                await mirror(self._bus, self._follow(waits=False))
             except RegistryError as error:
                 log.error("the registry cannot be read", why=str(error))
+            except BlockingIOError:
+                log.warning("a command is changing the registry just now: looked at again in a minute")
             except OSError as error:
                 log.error("the nats-server's configuration cannot be written", why=str(error))
             except BusFull as error:

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -46,7 +47,11 @@ def nats_argv(config: Config, environ: Mapping[str, str] | None = None) -> tuple
     binary = find_binary(os.environ if environ is None else environ)
     data = Path(config.node.data)
     try:
-        changing(data, lambda registry: registry, then=lambda registry: write_nats_config(config, registry))
+        changing(
+            data,
+            lambda registry: registry,
+            then=lambda registry: write_nats_config(config, registry, time.time()),
+        )
     except RegistryError as error:
         raise NatsServerError(f'[node] runs names "bus", but {error}') from None
     return (str(binary), "--config", str(data / FOLDER / CONFIG_FILE))

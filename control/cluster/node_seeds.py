@@ -2,8 +2,9 @@
 
 In two steps, since a process shows the seed that it started with. `bring_new_seeds` registers a fresh key
 beside the old one for each process and puts the fresh seeds in place; both are let in, and a process takes
-the fresh one with its next start. `drop_old_seeds` has the hub let in the newest alone. What is asked is
-signed with the key of the node's agent. Killed in between, the next call goes on: a seed that was made and
+the fresh one with its next start. `drop_old_seeds` has the hub let in the newest alone, if they are those
+that lie here: an old copy of the folder would shut its node out. What is asked is signed with the key of the
+node's agent. Killed in between, the next call goes on: a seed that was made and
 not told lies beside the old one, which is in force until the new one is registered; once all are, a mark
 says so, and the next call only puts them in place. The hub keeps two keys a process: a second replacement
 before the first is finished is refused by it, and what was made for that one is removed.
@@ -11,6 +12,7 @@ before the first is finished is refused by it, and what was made for that one is
 Touches: the folder of seeds; the desk, by one question a key. Raises SeedsError, one line with the cure.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -86,13 +88,19 @@ async def drop_old_seeds(bus: Bus, node: str, seeds: Path) -> None:
     """Have the hub let in the newest keys of this node alone. `bus` has shown the agent's newest."""
     try:
         agent = _seed(seeds / f"{AGENT}.seed")
+        newest = {path.stem: public_of(_seed(path)) for path in seeds.glob("*.seed")}  # noqa: ASYNC240 - a few
     except KeyringError as error:
         raise SeedsError(str(error)) from error
     if list(seeds.glob(f"*.seed{NEXT}")) or (seeds / REGISTERED).exists():  # noqa: ASYNC240 - a few names
         raise SeedsError(
             f"{seeds}: not every new key is registered and in place: give the command without --finish first"
         )
-    await _ask(bus, node, agent, "drop-old-keys", f"drop-old-keys of {node}")
+    await _ask(bus, node, agent, "drop-old-keys", drop_words(node, newest), newest)
+
+
+def drop_words(node: str, newest: Mapping[str, str]) -> str:
+    """What a node's agent signs to have its former keys shut out: the keys that it holds, by process."""
+    return f"drop-old-keys of {node}: " + " ".join(f"{name}={key}" for name, key in sorted(newest.items()))
 
 
 def _seed(path: Path) -> str:
@@ -105,9 +113,12 @@ def _seed(path: Path) -> str:
     return seed
 
 
-async def _ask(bus: Bus, node: str, agent: str, command: str, said: str) -> None:
+async def _ask(
+    bus: Bus, node: str, agent: str, command: str, said: str, newest: Mapping[str, str] | None = None
+) -> None:
     signature = sign(agent, said.encode()).hex()
     question = {"command": command, "node": node, "said": said, "signature": signature}
+    question |= {"newest": dict(newest or {})}
     try:
         answer = await bus.ask(DESK_SUBJECT, msgspec.json.encode(question), ANSWER_SECONDS)
     except NoAnswer:

@@ -31,6 +31,10 @@ class RegistryError(Exception):
     """It cannot be; the line says why and what would help."""
 
 
+class KeyNotTaken(RegistryError):
+    """A new key that is not known, and will not be: another one has to be finished with before."""
+
+
 class NodeRole(Enum):
     """What a machine is."""
 
@@ -220,7 +224,7 @@ def with_key(registry: Registry, node: str, process: str, public: str) -> Regist
     if public in keys:
         return registry
     if len(keys) >= KEYS_PER_PROCESS_MAX:  # a process that runs shows one of the two
-        raise RegistryError(
+        raise KeyNotTaken(
             f"{process} of {node} has two keys already: start the node anew, then give"
             " `emass keys rotate-node --finish` there, before keys are replaced again"
         )
@@ -228,9 +232,18 @@ def with_key(registry: Registry, node: str, process: str, public: str) -> Regist
     return _with_record(registry, replace(record, keys={**record.keys, process: (*keys, public)}))
 
 
-def with_newest_keys(registry: Registry, node: str) -> Registry:
-    """Shut out the keys that newer ones have taken over from."""
+def with_newest_keys(registry: Registry, node: str, newest: Mapping[str, str]) -> Registry:
+    """Shut out the keys that newer ones have taken over from.
+
+    `newest` is what the node holds, by process: if that is not the newest that is known, it would shut itself
+    out. Raises RegistryError.
+    """
     record = known_node(registry, node)
+    if newest != {process: keys[-1] for process, keys in record.keys.items()}:
+        raise RegistryError(
+            f"the keys there are not the newest of {node} that the hub knows: put back the newest copy of"
+            " that folder, or retire the node and join under another name"
+        )
     return _with_record(
         registry, replace(record, keys={process: keys[-1:] for process, keys in record.keys.items()})
     )

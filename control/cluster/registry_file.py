@@ -56,15 +56,18 @@ def changing(
     data: Path,
     change: Callable[[Registry], Registry],
     then: Callable[[Registry], object] = lambda _: None,
+    *,
+    waits: bool = True,
 ) -> Registry:
     """Read, change and write under the lock, and give `then` what holds now; returns that, too.
 
-    Raises what `change` and `then` raise; what `change` made stays if `then` fails.
+    Raises what `change` and `then` raise; what `change` made stays if `then` fails. BlockingIOError when
+    somebody else has the lock and this one does not wait.
     """
     load_registry(data)  # no lock in a folder that is no hub's
     lock = os.open(data / FOLDER / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
         before = load_registry(data)
         after = change(before)
         if after != before:

@@ -315,14 +315,19 @@ class Board:
         known = name in self._assigned or len(self._assigned) < BROADCASTERS_MAX
         return known and is_broadcaster(name) and len(epoch) <= EPOCH_CHARS_MAX
 
-    def _holds(self, teller: Teller, record: int) -> bool:
-        """Whether the person at that place was given to it, or is in a chunk that it says it has."""
+    def _holds(self, teller: Teller, record: int, epoch: str) -> bool:
+        """Whether the person at that place was given to it, or is in a chunk that it says it has.
+
+        A spool that goes on under another name is known by its epoch.
+        """
         number = bisect_right(self._firsts, record)
         if not number:
             return False
         line = self.ledger[number]
         if record > line.last:
             return False
+        if line.claimed is not None and line.claimed[1] == epoch:
+            return True
         return _was_given(line, teller.name) or chunk_id(self._job, number) in teller.took
 
     def _abandon(self, line: ChunkLine) -> None:
@@ -336,6 +341,7 @@ class Board:
             self.ledger.claim(line.number, name, epoch)
             self._reassign(line, before)
             self._unclaimed.pop(line.number, None)
+            self._abandoned.pop(line.number, None)
             self._sent_at.pop(line.number, None)
             self._retire(line)
         elif line.claimed != (name, epoch):

@@ -20,9 +20,9 @@ class Teller:
     """The events of one broadcaster, folded for the report and into the outcomes of all."""
 
     def __init__(
-        self, name: str, campaign: int, outcomes: Outcomes, holds: Callable[["Teller", int], bool]
+        self, name: str, campaign: int, outcomes: Outcomes, holds: Callable[["Teller", int, str], bool]
     ) -> None:
-        """`holds` says whether it may tell of the person at that place in the list."""
+        """`holds` says whether it may tell, under an epoch, of the person at that place in the list."""
         self.name = name
         self.missing = 0  # events that never came
         self.foreign = 0  # events of people whom it was not given
@@ -60,7 +60,7 @@ class Teller:
         for event in batch.events:
             if event.campaign != self._campaign:
                 continue
-            if isinstance(event, AttemptEvent) and not self._holds(self, event.subscriber):
+            if isinstance(event, AttemptEvent) and not self._holds(self, event.subscriber, batch.epoch):
                 self.foreign += 1
                 continue
             told.append(event)

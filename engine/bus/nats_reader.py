@@ -71,6 +71,7 @@ class Reader:
         self._link = jetstream.link
         self._place = place
         self._subjects = subjects
+        self._own = spec.subjects.rstrip("*>")
         self._pull_messages = pull_messages
         self._quiet = quiet
         self._arrived: deque[Item] = deque()
@@ -193,7 +194,7 @@ class Reader:
         self.position = seq
         # A member may have the server send what it reads into any stream. It lies there under the subject
         # that it had, not under one of this stream's: it is no word of those who may write here.
-        own = message.subject.startswith(self.spec.subjects.rstrip("*>"))
+        own = message.subject.startswith(self._own)
         self._arrived.append(Item(message.subject, seq, pending, kept_at_ns, message.data if own else b""))
 
 

@@ -1,5 +1,7 @@
 """The desk's decisions, on a bus in memory; a whole join over a real one is in test_joining_live."""
 
+import fcntl
+import os
 from contextlib import contextmanager
 
 import msgspec
@@ -14,6 +16,7 @@ from control.cluster.join_words import JoinRequest, decode_answer, encode_reques
 from control.cluster.nats_server import write_nats_config
 from control.cluster.node_file import check_text, filled_default
 from control.cluster.node_keys import make_keys, read_applicant
+from control.cluster.node_seeds import drop_words
 from control.cluster.registry import NodeRole, retired, with_code
 from control.cluster.registry_file import changing, load_registry
 from engine.bus.api import BusFull
@@ -132,8 +135,12 @@ def test_a_node_replaces_its_key_with_its_agents_word(hub, machine, tmp_path):
     told = hub.ask(command="new-key", node="b", said=said, signature=sign(agent, said.encode()).hex())
     assert told["done"]
     assert load_registry(hub.data).nodes["b"].keys["engine"] == (machine.keys["engine"], fresh)
-    said = "drop-old-keys of b"
-    hub.ask(command="drop-old-keys", node="b", said=said, signature=sign(agent, said.encode()).hex())
+    newest = {"agent": machine.keys["agent"], "engine": fresh, "submission": machine.keys["submission"]}
+    for keys, done in ((machine.keys, False), (newest, True)):  # who holds old ones shuts itself out
+        said = drop_words("b", keys)
+        signature = sign(agent, said.encode()).hex()
+        told = hub.ask(command="drop-old-keys", node="b", said=said, signature=signature, newest=keys)
+        assert (told.get("done", False), "not the newest" in told.get("error", "")) == (done, not done)
     assert load_registry(hub.data).nodes["b"].keys["engine"] == (fresh,)
 
 
@@ -266,3 +273,18 @@ async def test_a_full_bus_and_a_full_disk_are_lines_in_the_log_and_the_desk_goes
         "the bus could not be told who belongs to the cluster",
         "the nats-server's configuration cannot be written",
     ]
+
+
+async def test_a_command_that_was_stopped_in_the_middle_holds_up_nobody(hub, autojump_clock):
+    lock = os.open(hub.data / "cluster" / "registry.lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    with structlog.testing.capture_logs() as logs:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hub.desk.run)
+            await trio.sleep(1)
+            assert "hub" not in hub.bus.tables.get("nodes", {})
+            os.close(lock)
+            await trio.sleep(MIRROR_SECONDS)
+            assert "hub" in hub.bus.tables["nodes"]
+            nursery.cancel_scope.cancel()
+    assert [entry["log_level"] for entry in logs] == ["warning"]

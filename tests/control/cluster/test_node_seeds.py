@@ -1,5 +1,6 @@
 """A node's keys on the bus are replaced by the real desk, in two steps, wherever it is interrupted."""
 
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,9 +12,10 @@ import trio
 from msgspec.structs import replace
 from trio.testing import MockClock
 
+from control.cluster import join_desk
 from control.cluster.join_desk import Desk
 from control.cluster.node_seeds import NEXT, REGISTERED, SeedsError, bring_new_seeds, drop_old_seeds
-from control.cluster.registry import Applicant, NodeRole, joined, new_registry, with_code
+from control.cluster.registry import Applicant, NodeRole, RegistryError, joined, new_registry, with_code
 from control.cluster.registry_file import load_registry, save_registry
 from engine.bus.nkeys import new_seed, public_of
 from engine.config import BusKind
@@ -212,3 +214,33 @@ async def test_a_hub_that_could_not_write_has_refused_nothing_and_the_seed_is_ke
     with pytest.raises(SeedsError, match="No space left"):
         await bring_new_seeds(bus, "a", tmp_path / "bus")
     assert (tmp_path / "bus" / f"agent.seed{NEXT}").exists(), "the hub may know it already"
+
+
+async def test_a_hub_that_cannot_read_its_registry_has_refused_nothing(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with at_work(tmp_path) as house:
+        with monkeypatch.context() as patch:
+            patch.setattr(join_desk, "load_registry", fails)
+            with pytest.raises(SeedsError, match="too many open files"):
+                await bring_new_seeds(house.bus, "a", house.seeds)
+        kept = read_secret(house.seeds / f"agent.seed{NEXT}").decode().strip()
+        await bring_new_seeds(house.bus, "a", house.seeds)
+        assert house.keys["agent"][-1] == public_of(kept)
+
+
+def fails(*_: object) -> Any:
+    raise RegistryError("registry.json: cannot be read: too many open files")
+
+
+async def test_an_old_copy_of_the_folder_cannot_shut_its_node_out(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with at_work(tmp_path) as house:
+        copy = tmp_path / "copy"
+        shutil.copytree(house.seeds, copy)
+        await bring_new_seeds(house.bus, "a", house.seeds)
+        both = house.keys
+        with pytest.raises(SeedsError, match="put back the newest copy"):
+            await drop_old_seeds(house.bus, "a", copy)
+        assert house.keys == both

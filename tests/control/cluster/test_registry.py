@@ -198,7 +198,9 @@ def test_a_key_is_replaced_in_two_steps(registry):
     both = with_key(registry, "hub", "engine", new)
     assert {old, new} <= {user.public for user in users(both, NOW)}
     assert with_key(both, "hub", "engine", new) == both
-    only = {user.public for user in users(with_newest_keys(both, "hub"), NOW)}
+    newest = {process: keys[-1] for process, keys in both.nodes["hub"].keys.items()}
+    assert "newest copy" in refusal(with_newest_keys, both, "hub", {**newest, "engine": old})
+    only = {user.public for user in users(with_newest_keys(both, "hub", newest), NOW)}
     assert new in only
     assert old not in only
     assert "--finish" in refusal(with_key, both, "hub", "engine", key())  # one of the two may be in use

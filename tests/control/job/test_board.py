@@ -178,8 +178,9 @@ def test_a_refused_chunk_is_taken_back_until_nobody_takes_it(board: Board) -> No
     assert not board.refuse(1, "b")
     assert (board.abandoned, board.is_over, list(board.unclaimed(0.0))) == (10, True, [])
     claim(board, 1, "b")
+    assert (board.abandoned, board.is_over) == (0, False), "somebody takes it after all"
     board.hear_events("b", batch("b", 1, accepted(1)))
-    assert (board.abandoned, board.counts().accepted) == (0, 10), "somebody took it after all"
+    assert (board.abandoned, board.counts().accepted) == (0, 10)
     assert not board.refuse(1, "b")
 
 
@@ -326,3 +327,13 @@ def batches_of(dice: random.Random, name: str, number: int) -> list[EventBatch]:
         sequence += len(happened[:count])
         del happened[:count]
     return batches
+
+
+def test_a_spool_that_goes_on_under_another_name_is_believed_of_what_it_had_claimed(board: Board) -> None:
+    board.give(board.plan(cut(1), b"p").number, "a", 0.0)
+    claim(board, 1, "a")
+    board.hear_events("a", batch("a", 1, accepted(1)))
+    board.hear_events("b", EventBatch("b", "e-b", 1, 1.0, "b", (delivered(1),)))
+    assert board.counts().delivered == 0
+    board.hear_events("b", EventBatch("b", "e-a", 1, 1.0, "b", (delivered(2),)))
+    assert board.counts().delivered == 1

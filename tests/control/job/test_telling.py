@@ -19,7 +19,7 @@ def batch(sequence: int, *happened: Any, epoch: str = "e1") -> EventBatch:
     return EventBatch("a", epoch, sequence, 1.0, "a", happened)
 
 
-def all_are_its(teller: Teller, record: int) -> bool:
+def all_are_its(teller: Teller, record: int, epoch: str) -> bool:
     return True
 
 
@@ -53,7 +53,7 @@ def test_reasons_are_there_without_counting_people_twice() -> None:
 
 def test_people_whom_it_was_not_given_count_nowhere() -> None:
     outcomes = Outcomes()
-    teller = Teller("a", 7, outcomes, lambda teller, record: record == 2 or bool(teller.took))
+    teller = Teller("a", 7, outcomes, lambda teller, record, _: record == 2 or bool(teller.took))
     assert teller.add(batch(1, delivered(1), delivered(2))) == ([], [2])
     assert (teller.foreign, teller.tried, outcomes.counts().delivered) == (1, 1, 1)
     accepted = ChunkAccepted(7, "c", 3)
