@@ -70,7 +70,7 @@ def read_open_secret(descriptor: int, path: str) -> bytes:
 
 def write_secret(path: Path, data: bytes, *, replace: bool = False) -> None:
     """Write durably with mode 0600. Without `replace` an existing file is refused."""
-    if path.exists() and not replace:
+    if os.path.lexists(path) and not replace:  # a link that leads nowhere is somebody's, too
         raise KeyringError(f"{path}: exists already; keys are never overwritten")
     try:
         replace_file(path, data)
@@ -108,7 +108,8 @@ def _keep_owner(descriptor: int, path: Path) -> None:
         former = path.parent.stat()
     fresh = os.fstat(descriptor)
     if (former.st_uid, former.st_gid) != (fresh.st_uid, fresh.st_gid):
-        with suppress(PermissionError):  # a root without CAP_CHOWN, as containers have it: it stays root's
+        # A root without CAP_CHOWN, or of a container that does not know the number (EINVAL): it stays root's.
+        with suppress(OSError):
             os.fchown(descriptor, former.st_uid, former.st_gid)
 
 

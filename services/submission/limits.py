@@ -16,6 +16,7 @@ FIRST_LOCK_SECONDS = 2.0
 LOCK_SECONDS_MAX = 900.0
 FAILURE_MEMORY_SECONDS = 3_600.0  # without a failure for so long, all is forgotten
 ADDRESS_FREE_FAILURES = 20  # several people behind one address
+ACCOUNTS_IN_ROOM = 4  # so many at least; a quarter of 256 MB is six of the largest messages
 
 
 class RateLimit:
@@ -73,47 +74,56 @@ class Connections:
 
 
 class Room:
-    """How many octets of messages a worker holds at once, while they come and until they are answered."""
+    """How many octets of messages a worker holds at once, while they come and until they are answered.
+
+    Of those a quarter for one account: whoever is slow on purpose fills no more.
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._held = 0
+        self._by_account: dict[str, int] = {}
 
     def __repr__(self) -> str:
         return f"<Room {self._held} of {self._most} octets>"
 
-    @property
-    def left(self) -> int:
-        return self._most - self._held
+    def left(self, account: str) -> int:
+        """For that account."""
+        share = self._most // ACCOUNTS_IN_ROOM
+        return min(self._most - self._held, share - self._by_account.get(account, 0))
 
-    def lease(self) -> "Lease":
-        return Lease(self)
+    def lease(self, account: str) -> "Lease":
+        return Lease(self, account)
 
-    def add(self, octets: int) -> None:
+    def add(self, account: str, octets: int) -> None:
         self._held += octets
+        self._by_account[account] = self._by_account.get(account, 0) + octets
+        if not self._by_account[account]:
+            del self._by_account[account]
 
 
 class Lease:
     """What one message holds of a room."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: Room, account: str) -> None:
         self._room = room
+        self._account = account
         self._octets = 0
 
     def __repr__(self) -> str:
-        return f"<Lease of {self._octets} octets in {self._room!r}>"
+        return f"<Lease of {self._octets} octets for {self._account} in {self._room!r}>"
 
     def take(self, octets: int) -> bool:
         """So many more; False = there is no room, and none is taken."""
-        if octets > self._room.left:
+        if octets > self._room.left(self._account):
             return False
         self._octets += octets
-        self._room.add(octets)
+        self._room.add(self._account, octets)
         return True
 
     def end(self) -> None:
         """Give all of it back; twice is no harm."""
-        self._room.add(-self._octets)
+        self._room.add(self._account, -self._octets)
         self._octets = 0
 
 

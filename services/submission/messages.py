@@ -7,9 +7,11 @@ stands there twice, a header beyond ASCII without SMTPUTF8, an author whose doma
 Pure: time and ids are arguments.
 """
 
+import inspect
 import re
 from collections.abc import Collection
-from email import headerregistry
+from email import errors, headerregistry
+from email.utils import getaddresses
 from functools import lru_cache
 from typing import Any
 
@@ -38,8 +40,23 @@ _HARMLESS = frozenset(
         "local-part contains non-ASCII characters)",
         "encoded word inside quoted string",  # many programs write it; to a strict reader it is text
         "missing trailing whitespace after encoded-word",
+        "whitespace inside encoded word",
     )
 )
+# Of what encoded words mean in a name: half a character in each of two, an unknown charset, lacking padding.
+_HARMLESS_KINDS = (
+    errors.UndecodableBytesDefect,
+    errors.InvalidBase64PaddingDefect,
+    errors.InvalidBase64CharactersDefect,
+    errors.InvalidBase64LengthDefect,
+    errors.CharsetError,
+)
+# Some take an encoded word as one token, others see what is special in it: =?utf-8?q?<ceo@bank.example>?=.
+# A comma is common there and does no harm without an @.
+_SPECIAL_WORD = re.compile(r'=\?[^?]*\?[bBqQ]\?[^?]*["<>@][^?]*\?=')
+_SAME_TWICE = re.compile(r'([^\s"(),:;<>@\[\]\\]+@[^\s"(),:;<>@\[\]\\]+)\s*<\1>\Z')
+# Newer Pythons find nothing rather than something doubtful, unless they are asked; others find it.
+_LENIENT: dict[str, Any] = {"strict": False} if "strict" in inspect.signature(getaddresses).parameters else {}
 _registry = headerregistry.HeaderRegistry(use_default_map=True)
 
 
@@ -142,21 +159,36 @@ def author_domains(value: bytes) -> tuple[str, ...]:
 @lru_cache(maxsize=4_096)
 def _cached_domains(value: bytes) -> tuple[str, ...]:
     text = _UNFOLD.sub("", value.decode("utf-8", "replace")).strip()
+    if _SPECIAL_WORD.search(text):
+        return ()
+    if same := _SAME_TWICE.match(text):  # info@shop.example <info@shop.example>
+        text = same[1]
     try:
         field: Any = _registry("From", text)
-        found = [each.addr_spec for each in field.addresses]
-        harmless = all(str(defect) in _HARMLESS for defect in field.defects)
+        found = field.addresses
+        harmless = all(_is_harmless(defect) for defect in field.defects)
+        others = [address for _, address in getaddresses([text], **_LENIENT) if "@" in address]
     except Exception:  # the standard library's parser fails in many ways on what is none
         return ()
     if not harmless or not 1 <= len(found) <= AUTHORS_MAX:
         return ()
     # An address stands there as it is. The parser decodes encoded words inside of it, too, and others do not.
-    if any(address not in text for address in found):
+    if not all(_stands_in(text, address) for address in found):
         return ()
     try:
-        return tuple(parse_address(address).domain for address in found)
+        domains = tuple(parse_address(address.addr_spec).domain for address in found)
+        return domains if {parse_address(other).domain for other in others} == set(domains) else ()
     except AddressError:
         return ()
+
+
+def _is_harmless(defect: Exception) -> bool:
+    return isinstance(defect, _HARMLESS_KINDS) or str(defect) in _HARMLESS
+
+
+def _stands_in(text: str, address: Any) -> bool:
+    """As it is, or in quotes that it does not need and that the parser takes away."""
+    return address.addr_spec in text or f'"{address.username}"@{address.domain}' in text
 
 
 def _additions(header: RawHeader, trace: Trace, domain: str) -> bytes:

@@ -4,7 +4,8 @@ aiosmtpd reads commands and knows their order; `answers` says what they are answ
 aiosmtpd leaves open: every line, commands too, ends in CRLF, and a bare LF ends the session, since whoever
 sends one may be smuggling (CVE-2023-51764 and its kin); addresses are the engine's kind; passwords are
 taken over TLS only; time limits and a polite end. Behind a goodbye nothing is carried out, whatever the
-client had sent with it: closing TLS waits for the other side, and aiosmtpd would go on with what it has. On
+client had sent with it: closing TLS waits for the other side, and aiosmtpd would go on with what it has. Who
+does not read the goodbye is cut off half a minute later; a session counts until its socket is closed. On
 trouble inside: a log line, 451, and the session goes on.
 """
 
@@ -13,16 +14,20 @@ import re
 from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from aiosmtpd.smtp import SMTP, TLSSetupException
 
+from services.submission.accounts import Account
 from services.submission.answers import Answers, Desk
 from services.submission.limits import Lease
 from services.submission.reader import PIECE_OCTETS, BareNewline, SessionOver, StrictReader, Unread
 
+GOODBYE_SECONDS = 30.0  # for what is on its way to a client that is sent off; then the socket is closed
 COMMAND_OCTETS_MAX = 998  # RFC 5321 4.5.3.1.4 wants 512 and more for parameters; AUTH needs some, too
+CONTENT_SECONDS = 10 * 60.0  # for a message; RFC 5321 4.5.3.2.6 has it for its end
+CONTENT_OCTETS_PER_SECOND = 4_096  # and more for a large one, at this rate: 10 MB may take 53 min
 NO_ROOM = "452 4.3.1 too many messages are on their way in, try again later"
 
 _PATH = re.compile(r'\s*<((?:"(?:[^"\\]|\\.)*"|[^<>"\s])*)>(?:\s+(\S.*))?\s*\Z')
@@ -62,6 +67,10 @@ class SubmissionSession(SMTP):
         self.auth_tries = 0
         self._heard_at = loop.time()
         self._reads_content = False
+        self._content_until = 0.0  # on the loop's clock
+        self._content_left = 0  # octets that give it more time
+        self._counted_as: str | None = None  # the address
+        self._abort_timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
         return f"<SubmissionSession {self.address}{', leaving' if self.leaving else ''}>"
@@ -77,7 +86,15 @@ class SubmissionSession(SMTP):
         super().connection_made(transport)
 
     def connection_lost(self, error: Exception | None) -> None:
+        if self._original_transport is not None:  # a handshake may have failed with octets unsent
+            cast(asyncio.Transport, self._original_transport).abort()
         super().connection_lost(error)
+        if self._abort_timer is not None:
+            self._abort_timer.cancel()
+        if self._counted_as is not None:
+            self._desk.sessions.discard(self)
+            self._desk.connections.leave(self._counted_as)
+            self._counted_as = None
         closed: asyncio.Future[None] = self._closed  # type: ignore[attr-defined]
         if closed.done() and not closed.cancelled():
             closed.exception()  # it is logged where it arises; asyncio would print it again
@@ -94,8 +111,18 @@ class SubmissionSession(SMTP):
         """Once: to close a TLS transport again would take it apart while others still use it."""
         assert isinstance(self._reader, StrictReader)
         self._reader.end()
-        if self.transport is not None and not self.transport.is_closing():
+        if self.transport is None:
+            return
+        if self._abort_timer is None:
+            self._abort_timer = self.loop.call_later(GOODBYE_SECONDS, self.abort)
+        if not self.transport.is_closing():
             self.transport.close()
+
+    def abort(self) -> None:
+        """Close the socket now, whatever is still unsent."""
+        for transport in (self.transport, self._original_transport):
+            if transport is not None:
+                cast(asyncio.Transport, transport).abort()
 
     def _say_goodbye(self, reply: str) -> None:
         self.leaving = True
@@ -117,22 +144,25 @@ class SubmissionSession(SMTP):
 
     async def _handle_client(self) -> None:
         address = self.address
-        if self._desk.connections.enter(address):
-            self._desk.sessions.add(self)
-            try:
+        try:
+            if self._desk.connections.enter(address):
+                self._counted_as = address  # until the socket is closed
+                self._desk.sessions.add(self)
                 await super()._handle_client()
-            except SessionOver:  # it counts until its socket is closed
-                await asyncio.wait((self._closed,))  # type: ignore[attr-defined]
-            finally:
-                self._desk.sessions.discard(self)
-                self._desk.connections.leave(address)
-        else:
-            self.leaving = True
-            await self.push(f"421 4.7.0 {self.hostname} too many connections, try again later")
+            else:
+                self.leaving = True
+                await self.push(f"421 4.7.0 {self.hostname} too many connections, try again later")
+        except (SessionOver, ConnectionError):
+            pass
+        finally:
+            self._hang_up()  # the client has left, or half of it: an EOF ends the task, not the socket
 
     def data_received(self, data: bytes) -> None:
         if self._reads_content:  # a large message may take its time, as long as it comes
-            self._heard_at = self.loop.time()
+            counted = min(len(data), self._content_left)
+            self._content_left -= counted
+            self._content_until += counted / CONTENT_OCTETS_PER_SECOND
+            self._heard_at = min(self.loop.time(), self._content_until)
         super().data_received(data)
 
     def _reset_timeout(self, duration: float | None = None) -> None:
@@ -148,7 +178,7 @@ class SubmissionSession(SMTP):
         elif self.busy:  # it waits for us
             self._timeout_handle = self.loop.call_later(self._timeout_duration, self._timeout_cb)
         else:
-            self._say_goodbye(f"421 4.4.2 {self.hostname} heard nothing for too long")
+            self._say_goodbye(f"421 4.4.2 {self.hostname} heard nothing, or too little, for too long")
 
     def stop(self) -> None:
         """Say goodbye now, or behind the answer to the message that is being made durable."""
@@ -165,6 +195,17 @@ class SubmissionSession(SMTP):
         mechanism, _, rest = (arg or "").partition(" ")
         await super().smtp_AUTH(f"{mechanism.upper()} {rest}".strip())
 
+    async def smtp_STARTTLS(self, arg: str) -> None:
+        """Raises TLSSetupException."""
+        assert self.session is not None
+        if self._tls_protocol:
+            await self.push("503 5.5.1 TLS is on already")
+            return
+        await super().smtp_STARTTLS(arg)
+        if self._tls_protocol and self.session.ssl is None:
+            # Goodbye was said in the middle of the handshake: nobody else tells that the connection is lost.
+            raise TLSSetupException from ConnectionAbortedError("ended in the handshake")
+
     async def smtp_DATA(self, arg: str) -> None:
         """As aiosmtpd's, but content is read in large pieces and ends at nothing but CRLF . CRLF."""
         assert self.envelope is not None
@@ -176,11 +217,13 @@ class SubmissionSession(SMTP):
         if arg:
             await self.push("501 5.5.4 DATA has no argument")
             return
-        if self._desk.room.left < PIECE_OCTETS:
+        assert self.session is not None
+        account = cast(Account, self.session.auth_data).name
+        if self._desk.room.left(account) < PIECE_OCTETS:
             await self.push(NO_ROOM)
             return
         await self.push("354 End data with <CR><LF>.<CR><LF>")
-        lease = self._desk.room.lease()
+        lease = self._desk.room.lease(account)
         try:
             status = await self._take_content(lease)
         finally:
@@ -193,9 +236,12 @@ class SubmissionSession(SMTP):
         assert isinstance(self._reader, StrictReader)
         assert self.envelope is not None
         size_max = int(self._desk.table.size_max)
+        self._content_until = self.loop.time() + CONTENT_SECONDS
+        self._content_left = size_max
         self._reads_content = True
         content = await self._reader.read_content(size_max, lease)
         self._reads_content = False
+        self._reset_timeout()
         if content is Unread.TOO_LONG:
             return f"552 5.3.4 the message has more than {size_max} octets"
         if content is Unread.NO_ROOM:

@@ -3,14 +3,18 @@
 `serve` opens all that can fail, runs the bus and the publisher, takes connections until `stop` is set, and
 ends politely: nothing new, messages in hand become durable and are answered, everybody else hears 421.
 Raises WorkerError with the cure when something cannot be used. On a crash of the process: what was answered
-with 250 is on the bus; clients send the rest again.
+with 250 is on the bus; clients send the rest again. What goes wrong in a connection outside of its session
+(a handshake, an accept without a descriptor left) is a line in the log; the others go on.
 """
 
+import asyncio
 import logging
 import socket
 import ssl
 from pathlib import Path
+from typing import Any
 
+import structlog
 import trio
 import trio_asyncio
 
@@ -29,8 +33,14 @@ from services.submission.publishing import Publisher
 from services.submission.session import SubmissionSession
 
 BACKLOG = 1_024
+ACCEPTS_AT_ONCE = 16  # without a descriptor left, asyncio fails as often in a row before it waits for 1 s
+HANDSHAKE_SECONDS = 30.0  # nobody counts who is in it
+TROUBLE_SECONDS = 10.0  # between two lines of one kind
 STOP_SECONDS = 10.0  # for messages in hand to become durable
+ABORT_SECONDS = 1.0  # for sockets to be closed then, whatever is unread
 LOOK_SECONDS = 0.05
+
+log = structlog.get_logger("submission")
 
 
 class WorkerError(Exception):
@@ -86,17 +96,23 @@ async def _take_connections(
     task_status: trio.TaskStatus[Desk],
 ) -> None:
     async with trio_asyncio.open_loop() as loop:
+        loop.set_exception_handler(Troubles())  # without one, the first would end the loop
         servers = []
         for listening, implicit in sockets:
             starting = trio_asyncio.aio_as_trio(loop.create_server)
             if implicit:
                 server = await starting(
-                    lambda: SubmissionSession(desk, loop), sock=listening, backlog=BACKLOG, ssl=context
+                    lambda: SubmissionSession(desk, loop),
+                    sock=listening,
+                    backlog=ACCEPTS_AT_ONCE,
+                    ssl=context,
+                    ssl_handshake_timeout=HANDSHAKE_SECONDS,
                 )
             else:
                 server = await starting(
-                    lambda: SubmissionSession(desk, loop, context), sock=listening, backlog=BACKLOG
+                    lambda: SubmissionSession(desk, loop, context), sock=listening, backlog=ACCEPTS_AT_ONCE
                 )
+            listening.listen(BACKLOG)  # asyncio has one number for both
             servers.append(server)
         task_status.started(desk)
         await stop.wait()
@@ -107,6 +123,31 @@ async def _take_connections(
         with trio.move_on_after(STOP_SECONDS):
             while desk.sessions:  # noqa: ASYNC110 - they are asyncio's and ring no bell here
                 await trio.sleep(LOOK_SECONDS)
+        for session in list(desk.sessions):
+            session.abort()
+        with trio.move_on_after(ABORT_SECONDS):
+            while desk.sessions:  # noqa: ASYNC110 - as above
+                await trio.sleep(LOOK_SECONDS)
+
+
+class Troubles:
+    """What no session answers for: a line in the log, one of a kind in ten seconds, and nothing else."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, float] = {}  # by kind of exception: they are few
+
+    def __repr__(self) -> str:
+        return f"<Troubles of {len(self._said)} kinds>"
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error, what = context.get("exception"), str(context.get("message", ""))[:200]
+        kind = type(error).__name__ if error is not None else what[:40]
+        now = loop.time()
+        if now - self._said.get(kind, -TROUBLE_SECONDS) < TROUBLE_SECONDS:
+            return
+        self._said[kind] = now
+        bug = error if not isinstance(error, OSError) else None
+        log.error("trouble with a connection", what=what, why=str(error or "")[:200], exc_info=bug)
 
 
 def tls_context(table: SubmissionTable) -> ssl.SSLContext:

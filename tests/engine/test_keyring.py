@@ -5,6 +5,7 @@ import hashlib
 import os
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from cryptography.exceptions import InvalidSignature
@@ -59,6 +60,13 @@ def test_a_key_is_never_overwritten_unless_that_is_the_point(tmp_path: Path) -> 
     assert read_secret(tmp_path / "key") == b"one"
     write_secret(tmp_path / "key", b"two", replace=True)
     assert read_secret(tmp_path / "key") == b"two"
+
+
+def test_a_link_that_leads_nowhere_is_not_overwritten_either(tmp_path: Path) -> None:
+    (tmp_path / "key").symlink_to(tmp_path / "not mounted" / "key")
+    with pytest.raises(KeyringError, match="never overwritten"):
+        write_secret(tmp_path / "key", b"octets")
+    assert (tmp_path / "key").is_symlink()
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o644])
@@ -177,6 +185,22 @@ def test_a_file_keeps_its_owner_and_a_new_one_is_its_folder_s(tmp_path: Path) ->
     replace_file(path, b"replaced")
     assert (path.stat().st_uid, path.stat().st_gid) == (54_323, 54_324)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EINVAL])
+def test_an_owner_that_cannot_be_given_does_not_keep_a_file_from_being_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    (tmp_path / "file").write_bytes(b"old")
+    former = SimpleNamespace(st_uid=54_321, st_gid=54_321)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr("pathlib.Path.lstat", lambda _: former)
+    monkeypatch.setattr("os.fchown", refuse)
+    replace_file(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
 
 
 # --- row keys --------------------------------------------------------------------------------------------

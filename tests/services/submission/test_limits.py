@@ -109,12 +109,26 @@ def test_addresses_are_told_apart_by_what_one_customer_has() -> None:
 
 def test_a_room_is_shared_and_given_back_once() -> None:
     room = Room(100)
-    one, two = room.lease(), room.lease()
-    assert one.take(60)
-    assert not two.take(41)
-    assert two.take(40)
-    assert room.left == 0
+    one, two, *others = (room.lease(name) for name in ("ann", "bob", "cid", "dan", "eve"))
+    assert one.take(25)
+    assert not two.take(26)
+    assert two.take(15)
+    assert all(other.take(20) for other in others)
+    assert room.left("bob") == room.left("fay") == 0
     one.end()
     one.end()
-    assert room.left == 60
-    assert repr(two) == "<Lease of 40 octets in <Room 40 of 100 octets>>"
+    assert room.left("bob") == 10
+    assert room.left("fay") == 25
+    assert repr(two) == "<Lease of 15 octets for bob in <Room 75 of 100 octets>>"
+
+
+def test_one_account_holds_a_quarter_of_a_room_and_no_more() -> None:
+    room = Room(100)
+    one, two = room.lease("ann"), room.lease("ann")
+    assert one.take(20)
+    assert not two.take(6)
+    assert two.take(5)
+    assert room.left("ann") == 0
+    assert room.left("bob") == 25
+    one.end()
+    assert room.left("ann") == 20

@@ -1,6 +1,8 @@
 """What a client's message becomes: refused for good, or itself with the named additions, octet for octet."""
 
 import re
+from email.utils import getaddresses
+from inspect import signature
 
 import pytest
 from hypothesis import given, settings
@@ -183,6 +185,19 @@ def test_with_smtputf8_a_header_may_be_utf8_and_nothing_else() -> None:
         (b' "=?utf-8?q?Gr=C3=BC=C3=9Fe?=" <a@shop.test>\r\n', ("shop.test",)),
         (b" Shop: a@shop.test, b@x.test;\r\n", ("shop.test", "x.test")),
         (b" a@shop.test,, b@x.test\r\n", ("shop.test", "x.test")),
+        (b" =?utf-8?q?=FC?= <a@shop.test>\r\n", ("shop.test",)),
+        (b" =?utf-8?Q?J=C3?= =?utf-8?Q?=BCrgen?= <a@shop.test>\r\n", ("shop.test",)),
+        (b" =?utf-8?B?SsM=?=\r\n =?utf-8?B?vHJnZW4=?= <a@shop.test>\r\n", ("shop.test",)),
+        (b" =?UTF-8?Q?Foo Bar?= <a@shop.test>\r\n", ("shop.test",)),
+        (b" =?utf-8?B?SsO8cmdlbg?= <a@shop.test>\r\n", ("shop.test",)),
+        (b" =?x-unknown?Q?M=FCller?= <a@shop.test>\r\n", ("shop.test",)),
+        (b" =?us-ascii?Q?J=FCrgen?= <a@shop.test>\r\n", ("shop.test",)),
+        (b" =?iso-8859-1?Q?M=FCller,_Hans?= <a@shop.test>\r\n", ("shop.test",)),
+        (b" info@shop.test <info@shop.test>\r\n", ("shop.test",)),
+        (b' "info@shop.test" <info@shop.test>\r\n', ("shop.test",)),
+        (b' "john.doe"@shop.test\r\n', ("shop.test",)),
+        (b' <"john.doe"@shop.test>, b@x.test\r\n', ("shop.test", "x.test")),
+        (b' "a@b"@shop.test\r\n', ("shop.test",)),
     ],
 )
 def test_whose_a_message_is(value: bytes, domains: tuple[str, ...]) -> None:
@@ -205,7 +220,15 @@ TWO_AUTHORS = [
     b"<=?utf-8?q?ceo=40bank.test=3E?=@shop.test>",
     b"a@shop. test",
     b"Shop: a@shop.test",
-    b"=?utf-8?q?=FC?= <a@shop.test>",
+    b'"=?utf-8?q?"<ceo@bank.test>,"?=" <a@shop.test>',
+    b"=?utf-8?q?<ceo@bank.test>?= <a@shop.test>",
+    b"=?utf-8?q?ceo@bank.test,x?= <a@shop.test>",
+    b"=?utf 8?q?<ceo@bank.test>?= <a@shop.test>",
+    b"=?utf-8?q?x <ceo@bank.test>, y?= <a@shop.test>",
+    b"=?utf-8?q?x(?= <a@shop.test>",
+    b"info@shop.test <ceo@bank.test>",
+    b"ceo@bank.test <info@shop.test>",
+    b"=?utf-8?q?ceo=40bank.test?= <=?utf-8?q?ceo=40bank.test?=>",
     b"a@shop.test\x01",
 ]
 
@@ -228,6 +251,29 @@ def test_a_field_that_is_too_long_is_not_remembered() -> None:
 def test_no_author_field_makes_it_fail(value: bytes) -> None:
     for domain in author_domains(b" " + value + b"\r\n"):
         assert domain
+
+
+PARTS = [
+    *("a@shop.test", "<a@shop.test>", "ceo@bank.test", "<ceo@bank.test>", '"ceo@bank.test"', "Ann"),
+    *("=?utf-8?q?", "=?x?b?", "?=", "=?utf-8?q?x?=", "=C3", "SsM=", " ", "\r\n ", "\t", *',;:()<>@"\\.?[]'),
+]
+STRICT = (False, True) if "strict" in signature(getaddresses).parameters else ()
+MODES: list[dict[str, bool]] = [{"strict": mode} for mode in STRICT] or [{}]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.sampled_from(PARTS), max_size=9).map("".join))
+def test_whatever_the_field_is_no_other_reader_sees_another_domain_in_it(text: str) -> None:
+    found = set(author_domains(f" {text}\r\n".encode()))
+    if not found:
+        return
+    unfolded = text.replace("\r\n", "").strip()
+    for mode in MODES:
+        for _, address in getaddresses([unfolded], **mode):
+            assert "@" not in address or address.rpartition("@")[2].lower() in found
+    if "(" not in unfolded and "\\" not in unfolded:  # a simple reader has no comments
+        for address in re.findall(r"<([^<>]*@[^<>]*)>", re.sub(r'"[^"]*"', "", unfolded)):
+            assert address.rpartition("@")[2].strip().lower() in found
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def run(pieces: list[bytes], read: Callable[[StrictReader], Awaitable[T]]) -> T 
 
 
 async def content_and_rest(reader: StrictReader) -> tuple[bytes | Unread, bytes]:
-    content = await reader.read_content(1_000, Room(20_000).lease())
+    content = await reader.read_content(1_000, Room(80_000).lease("ann"))
     return content, await reader.read()
 
 
@@ -121,17 +121,17 @@ def test_behind_the_end_nothing_is_read_and_nothing_kept() -> None:
 
 @pytest.mark.parametrize("size", [500, 1_900])
 def test_a_message_without_room_is_thrown_away_and_others_keep_theirs(size: int) -> None:
-    room = Room(2_000)
-    other = room.lease()
+    room = Room(8_000)
+    other = room.lease("ann")
     assert other.take(1_900)
     text = b"x" * 400 + b"\r\n"
     sent = (text * 5)[: size - 2] + b"\r\n.\r\nQUIT\r\n"
 
     async def read(reader: StrictReader) -> tuple[bytes | Unread, bytes]:
-        return await reader.read_content(5_000, room.lease()), await reader.read()
+        return await reader.read_content(5_000, room.lease("ann")), await reader.read()
 
     pieces = [sent[at : at + 100] for at in range(0, len(sent), 100)]
     assert run(pieces, read) == (Unread.NO_ROOM, b"QUIT\r\n")
-    assert room.left == 100
+    assert room.left("ann") == 100
     other.end()
     assert isinstance(run(pieces, read), tuple)

@@ -4,11 +4,13 @@ import socket
 from pathlib import Path
 
 import pytest
+import structlog
 import trio
+import trio_asyncio
 
 from engine.config.tables import Config, KeysTable, NodeTable
 from services.submission.config import SubmissionTable
-from services.submission.worker import WorkerError, serve, tls_context
+from services.submission.worker import Troubles, WorkerError, serve, tls_context
 from tests.fakes.submission_house import furnish
 
 
@@ -47,3 +49,16 @@ def test_old_tls_is_not_spoken(tmp_path: Path) -> None:
 def test_a_table_alone_has_no_certificate() -> None:
     with pytest.raises(WorkerError):
         tls_context(SubmissionTable())
+
+
+async def test_a_connections_trouble_is_one_line_of_its_kind_and_nobodys_end() -> None:
+    async with trio_asyncio.open_loop() as loop:
+        troubles = Troubles()
+        loop.set_exception_handler(troubles)
+        with structlog.testing.capture_logs() as lines:
+            for error in (OSError(24, "too many open files"), OSError(24, "again"), TypeError("a bug")):
+                loop.call_exception_handler({"message": "accept", "exception": error})
+            loop.call_exception_handler({"message": "something was left"})
+    assert [line["why"] for line in lines] == ["[Errno 24] too many open files", "a bug", ""]
+    assert [line["exc_info"] is not None for line in lines] == [False, True, False]
+    assert repr(troubles) == "<Troubles of 3 kinds>"
