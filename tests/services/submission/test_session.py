@@ -360,9 +360,11 @@ async def test_a_stop_lets_what_is_in_hand_become_durable_and_says_goodbye(tmp_p
             idle.append(await house.talk(wait))
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(hand_in)
             nursery.start_soon(idle_by)
             with trio.fail_after(20):
+                while not any(each.session and each.session.authenticated for each in house.desk.sessions):
+                    await trio.sleep(0.05)
+                nursery.start_soon(hand_in)
                 while not any(session.busy for session in house.desk.sessions):
                     await trio.sleep(0.05)
             house.stop.set()
