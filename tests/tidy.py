@@ -97,6 +97,7 @@ IMPURE_MODULES = {
     *("http", "select", "selectors", "socket", "socketserver", "ssl", "urllib.request"),
     *("os", "pathlib", "shutil", "signal", "tempfile", "time"),
 }
+TELLING = (ast.Import, ast.ImportFrom, ast.Call, ast.FunctionDef, ast.AsyncFunctionDef, ast.Await)
 CLOCK_CALLS = frozenset({"now", "utcnow", "today"})
 
 
@@ -119,9 +120,9 @@ def module_name(path: Path, root: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports(tree: ast.AST, module: str, *, is_package: bool) -> Iterator[Import]:
-    """Every import in a syntax tree, wherever it stands; relative ones are made absolute."""
-    for node in ast.walk(tree):
+def imports(source: str, module: str, *, is_package: bool) -> Iterator[Import]:
+    """Every import of a module, wherever it stands; relative ones are made absolute."""
+    for node in _telling(source):
         match node:
             case ast.Import():
                 for alias in node.names:
@@ -142,23 +143,28 @@ def imports(tree: ast.AST, module: str, *, is_package: bool) -> Iterator[Import]
 
 def layer_findings(source: str, module: str, *, is_package: bool = False) -> list[str]:
     """What is wrong with the imports and calls of one module, given as source text."""
-    tree = _tree(source)
     row = _row(module)
     if row is None:
         return [f"{module}: no row of the layer table (tests/tidy.py) covers it"]
     found = []
-    for one in imports(tree, module, is_package=is_package):
+    for one in imports(source, module, is_package=is_package):
         wrong = _import_finding(one, module, row)
         if wrong:
             found.append(f"{module}:{one.line}: {wrong}")
     if row.package in LEVEL_1:
-        found += [f"{module}:{line}: {wrong}" for line, wrong in _impurities(tree)]
+        found += [f"{module}:{line}: {wrong}" for line, wrong in _impurities(source)]
     return found
 
 
 @lru_cache(maxsize=1_024)
 def _tree(source: str) -> ast.Module:
     return ast.parse(source)  # several rules look at each file
+
+
+@lru_cache(maxsize=1_024)
+def _telling(source: str) -> tuple[ast.AST, ...]:
+    """The nodes that any rule looks at, wherever they stand."""
+    return tuple(node for node in ast.walk(_tree(source)) if isinstance(node, TELLING))
 
 
 def _row(module: str) -> Row | None:
@@ -204,8 +210,8 @@ def _sibling_actor_finding(one: Import, module: str) -> str | None:
     return None
 
 
-def _impurities(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    for node in ast.walk(tree):
+def _impurities(source: str) -> Iterator[tuple[int, str]]:
+    for node in _telling(source):
         match node:
             case ast.Import():
                 for alias in node.names:
@@ -244,7 +250,7 @@ def text_findings(path: Path, root: Path) -> list[str]:
 def has_code(path: Path) -> bool:
     """Whether a module decides anything; plain nouns (Structs, enums, constants) need no test."""
     functions = ast.FunctionDef | ast.AsyncFunctionDef
-    return any(isinstance(node, functions) for node in ast.walk(_tree(path.read_text())))
+    return any(isinstance(node, functions) for node in _telling(path.read_text()))
 
 
 def sources(root: Path, *packages: str) -> list[Path]:

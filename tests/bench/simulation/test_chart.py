@@ -48,6 +48,7 @@ def test_sections_that_were_not_run_are_left_out(rows):
     assert told(scale_chart({}, PLAN)) >= {"One campaign of 2,000 over many broadcasters"}
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(
     st.lists(

@@ -56,6 +56,7 @@ def test_ten_broadcasters_without_limits_are_ten_times_faster():
     assert outcome.seconds == pytest.approx(20.0, abs=0.6)
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(
     st.integers(1_000, 4_000),
@@ -113,6 +114,7 @@ def test_a_shared_limit_is_used_well_and_does_not_grow_with_the_fleet():
     assert many.refused < 0.02 * many.attempts
 
 
+@pytest.mark.slow
 def test_claimed_mail_of_the_dead_waits_for_their_return():
     back = Loss(2, 40.0, returns_after_seconds=400.0)
     outcome = simulate(scenario(20_000, 4, two_providers(), loss=back))
@@ -130,6 +132,7 @@ def test_claimed_mail_of_the_retired_is_given_up_once_and_never_sent():
     assert outcome.may_double == 0
 
 
+@pytest.mark.slow
 def test_a_slow_machine_gets_less_by_its_measured_speed():
     slow, *rest = fleet(4)
     one = replace(

@@ -53,6 +53,7 @@ def test_a_refusal_is_exit_code_2(tmp_path, capsys, root):
     assert "[node] name: cannot change" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_root_that_does_not_answer_is_an_error(tmp_path, capsys, root):
     _, config = node_config(tmp_path)
     assert run(["reload", "--config", str(config)]) == 1

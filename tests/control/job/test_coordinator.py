@@ -92,6 +92,7 @@ async def house(folder: Path, people: int, *names: str) -> AsyncIterator[House]:
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.slow
 async def test_a_job_is_shared_by_speed_and_everybody_is_sent_to_once(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -141,6 +142,7 @@ async def test_unclaimed_chunks_of_a_dead_broadcaster_move_and_its_copy_does_no_
     made.check()
 
 
+@pytest.mark.slow
 async def test_a_living_broadcaster_that_claims_nothing_loses_its_chunks(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -151,6 +153,7 @@ async def test_a_living_broadcaster_that_claims_nothing_loses_its_chunks(
     made.check()
 
 
+@pytest.mark.slow
 async def test_claimed_chunks_wait_for_their_broadcaster(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -174,6 +177,7 @@ async def test_claimed_chunks_wait_for_their_broadcaster(
     made.check()
 
 
+@pytest.mark.slow
 async def test_a_retired_broadcasters_people_are_ambiguous_and_never_sent_again(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:

@@ -92,6 +92,7 @@ LETTERS = {
 }
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(st.sampled_from(sorted(LETTERS)), ROWS)
 def test_no_value_leaves_its_place(way: str, row: tuple[str, ...]) -> None:

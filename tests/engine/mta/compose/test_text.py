@@ -108,6 +108,7 @@ FRAGMENTS = [
 ]
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(st.lists(st.sampled_from(FRAGMENTS), max_size=15).map("".join))
 def test_broken_html_never_fails(html: str) -> None:

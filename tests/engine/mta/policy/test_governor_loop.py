@@ -52,6 +52,7 @@ def assert_kept(run: Run, limit: Allowance) -> None:
     assert run.refused_share < REFUSED_SHARE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "per_second", "seconds"),
     [
@@ -160,6 +161,7 @@ def test_configured_bounds_hold_whatever_the_receiver_does() -> None:
     assert run.governor.rate_per_second == 30
 
 
+@pytest.mark.slow
 def test_a_receiver_that_blocks_after_refusals_is_approached_with_care() -> None:
     receiver = Receiver(FixedWindows(10, 60.0, 20.0), block_after_refusals=150)
     run = drive(receiver, 1_800, warm_seconds=600, step_seconds=0.05)

@@ -115,6 +115,7 @@ def test_exactly_what_the_peer_kept_is_delivered(
     assert client.learned.served == verdict.served + kinds.count(ResultKind.DELIVERED)
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(VERDICTS, EXTENSIONS, REFUSALS, CUTS, st.sampled_from(VERBS), st.integers(1, COUNT))
 def test_with_421_and_crossed_units_nothing_kept_is_called_refused(
@@ -224,6 +225,7 @@ class RandomTalk:
                 self.client.tls_established("TLSv1.3")
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(VERDICTS, GREETINGS, STEPS)
 def test_whatever_a_peer_says_each_transaction_has_one_result_and_nothing_raises(
