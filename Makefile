@@ -43,6 +43,7 @@ $(READY): pyproject.toml constraints.txt
 	fi; \
 	echo "installing e-MASS and its libraries into $(VENV)"; \
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,cluster]'; \
+	$(PYTHON) -m compileall -q -j 0 engine services control bench; \
 	touch $(READY)
 
 demo: setup ## Send a real signed campaign to a built-in world of receivers and watch it (ARGS="--messages 1000")
