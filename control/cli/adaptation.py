@@ -4,13 +4,13 @@ Each is one request to the running engine, with who says so and why; what was do
 engine put it. Without an engine there is nothing to hold, and it is said so.
 """
 
-import getpass
 import json
 from typing import Any
 
 import click
 
 from control.cli.ask import check_folder, data_option, json_option, order
+from control.cli.author import author
 from control.cli.errors import InputError
 from control.cli.visible import short
 from engine.config import Duration, UnitError
@@ -116,14 +116,6 @@ def _do(data: str, as_json: bool, **request: Any) -> int:
     answer = order(check_folder(data), author=author(), **request)
     click.echo(json.dumps(answer) if as_json else short(str(answer["done"]), 500))
     return 0
-
-
-def author() -> str:
-    """Who sits at this terminal."""
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a container without a name for its user
-        return "operator"
 
 
 def _parse_knob(text: str) -> tuple[str, float]:

@@ -15,8 +15,9 @@ import trio
 from rich.console import Console
 from rich.text import Text
 
-from control.cli.adaptation import author, reason_option
+from control.cli.adaptation import reason_option
 from control.cli.ask import json_option
+from control.cli.author import author
 from control.cli.cluster_bus import BusPlace, as_writer, bus_options, on_bus, place_of, run_on_bus
 from control.cli.errors import CliError, InputError
 from control.cli.table import plain_table

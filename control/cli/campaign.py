@@ -13,8 +13,8 @@ from typing import Any
 import click
 import trio
 
-from control.cli.adaptation import author
 from control.cli.ask import json_option
+from control.cli.author import author
 from control.cli.broadcaster import config_option, look
 from control.cli.cluster_bus import (
     BusPlace,

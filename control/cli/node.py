@@ -18,7 +18,7 @@ import click
 import msgspec
 import trio
 
-from control.cli.adaptation import author
+from control.cli.author import author
 from control.cli.errors import CliError, InputError
 from control.cli.visible import short
 from control.config import load

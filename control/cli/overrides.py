@@ -12,8 +12,9 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from control.cli.adaptation import author, reason_option
+from control.cli.adaptation import reason_option
 from control.cli.ask import check_folder, data_option, json_option, order
+from control.cli.author import author
 from control.cli.errors import InputError
 from control.cli.table import plain_table
 from control.cli.visible import short

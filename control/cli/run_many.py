@@ -15,9 +15,9 @@ from typing import Any
 
 import trio
 
-from control.cli.adaptation import author
 from control.cli.addresses import FILE as ADDRESSES_FILE
 from control.cli.addresses import copy_addresses, write_addresses
+from control.cli.author import author
 from control.cli.cluster_bus import OPERATOR, BusPlace, on_bus
 from control.cli.errors import CliError
 from control.cli.job import VERDICT_FILE, Job, reopen_source

@@ -14,8 +14,8 @@ from typing import Any
 import click
 from msgspec import Struct
 
-from control.cli.adaptation import author
 from control.cli.ask import config_option, data_option, json_option
+from control.cli.author import author
 from control.cli.cluster_bus import bus_options
 from control.cli.errors import InputError
 from control.cli.suppress_cluster import find_cluster, say

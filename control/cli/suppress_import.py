@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as RichProgress
 
-from control.cli.adaptation import author
 from control.cli.ask import ask, ask_engine, config_option, data_option, json_option
+from control.cli.author import author
 from control.cli.cluster_bus import bus_options
 from control.cli.errors import CliError
 from control.cli.suppress_cluster import find_cluster, say

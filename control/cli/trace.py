@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
-from control.cli.adaptation import author
 from control.cli.ask import ask, check_folder, data_option, json_option, order
+from control.cli.author import author
 from control.cli.errors import CliError, InputError
 from engine.config import Duration, UnitError
 

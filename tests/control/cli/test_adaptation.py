@@ -88,11 +88,3 @@ def test_what_makes_no_sense_is_refused_before_the_engine_is_asked(
 def test_no_act_without_a_reason(asked: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["queue", "reset", PATH, "--data", "."]) == 2
     assert "--reason" in capsys.readouterr().err
-
-
-def test_an_author_is_found_where_the_user_has_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    def nobody() -> str:
-        raise KeyError("uid 1234")
-
-    monkeypatch.setattr("getpass.getuser", nobody)
-    assert adaptation.author() == "operator"
