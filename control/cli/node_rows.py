@@ -5,7 +5,7 @@ printing.
 """
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -17,11 +17,9 @@ from control.cli.visible import short
 from control.cli.words import seconds_words
 from control.cluster.join_words import SKEW_WARN_SECONDS
 from control.cluster.registry import NodeRecord, Registry
-from engine.model.decoding import UNDECODABLE
+from engine.model.decoding import decoded
 
 SILENT_BEATS = 5.0  # a node that has not been heard for so many of its intervals is silent
-
-T = TypeVar("T")
 
 
 class _Process(Struct, frozen=True):
@@ -75,8 +73,8 @@ def node_facts(registry: Registry, rows: Mapping[str, bytes] | None, now: float)
 
 
 def _facts(record: NodeRecord, rows: Mapping[str, bytes], now: float) -> dict[str, Any]:
-    agent = _row(rows.get(f"{record.name}/agent"), _Agent)
-    engine = _row(rows.get(f"{record.name}/engine"), _Engine) or _Engine()
+    agent = decoded(rows.get(f"{record.name}/agent"), _Agent)
+    engine = decoded(rows.get(f"{record.name}/engine"), _Engine) or _Engine()
     told = agent or _Agent()
     facts: dict[str, Any] = {
         "node": record.name,
@@ -112,13 +110,6 @@ def _state(agent: _Agent, heard: float | None) -> str:
     if trouble:
         return f"{short(trouble[0].name, 20)} {short(trouble[0].state, 20)}"
     return f"{short(stopped[0].name, 20)} stopped" if stopped else "up"
-
-
-def _row(data: bytes | None, kind: type[T]) -> T | None:
-    try:
-        return None if data is None else msgspec.json.decode(data, type=kind)
-    except UNDECODABLE:
-        return None
 
 
 def show_nodes(facts: list[dict[str, Any]], why: str) -> None:

@@ -13,15 +13,13 @@ the hub's own keys cannot be used; what is wrong with one node is a line of the 
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TypeVar
 
-import msgspec
 from msgspec import Struct
 
 from engine.bus.api import Bus
 from engine.config import Config
 from engine.keyring import KeyringError, load_dkim_key, load_master_key, parse_dkim_key, read_secret
-from engine.model.decoding import UNDECODABLE
+from engine.model.decoding import decoded
 from engine.sealing import (
     RING_ROW,
     Boxes,
@@ -44,8 +42,6 @@ CONFIG_TABLE, OFFICE_ROW = "config", "office_public"  # where others learn what 
 SENDING = frozenset({"hub", "broadcaster"})
 TAKEN = b""  # in place of a key that was taken away: only who wrote a row may delete it
 NODES_TABLE, STATUS_TABLE = "nodes", "status"
-
-T = TypeVar("T")
 
 
 class _Registered(Struct, frozen=True):
@@ -129,11 +125,11 @@ def nodes_of(nodes: Mapping[str, bytes], status: Mapping[str, bytes]) -> dict[st
     """As `read_nodes`, from the rows of the two tables. A row that does not decode says nothing."""
     found = {}
     for name, row in nodes.items():
-        record = _decoded(row, _Registered)
+        record = decoded(row, _Registered)
         if record is None or record.retired_at is not None:
             continue
-        told = _decoded(status.get(f"{name}/keys"), _Told) or _Told()
-        engine = _decoded(status.get(f"{name}/engine"), _Engine) or _Engine()
+        told = decoded(status.get(f"{name}/keys"), _Told) or _Told()
+        engine = decoded(status.get(f"{name}/engine"), _Engine) or _Engine()
         found[name] = NodeKeys(
             node=name,
             role=record.role,
@@ -279,13 +275,6 @@ def _opener(sealed: bytes) -> bytes:
         return sealed_to(sealed)
     except SealingError:
         return b""
-
-
-def _decoded(row: bytes | None, kind: type[T]) -> T | None:
-    try:
-        return None if row is None else msgspec.json.decode(row, type=kind)
-    except UNDECODABLE:
-        return None
 
 
 def _public(text: str) -> bytes:

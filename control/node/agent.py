@@ -34,7 +34,7 @@ from control.cluster.roles import DESK_SUBJECT
 from control.node.house import DRAIN_SECONDS, HouseError, NodeHouse
 from engine.bus.api import Bus, BusFull, NoAnswer, Question
 from engine.config import Config, Runs
-from engine.model.decoding import UNDECODABLE
+from engine.model.decoding import UNDECODABLE, decoded
 from engine.observe.version import own_version
 from engine.runtime.spec import Context, Start
 
@@ -94,7 +94,6 @@ class Told(Struct, frozen=True):
 
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(AgentStatus).decode
 
 
 def agent(house: NodeHouse) -> Start:
@@ -220,11 +219,7 @@ class Agent:
             raise self._refusal(told.place, told.incarnation)
 
     async def _row(self) -> AgentStatus | None:
-        data = await self._bus.read(STATUS_TABLE, self._key)
-        try:
-            return None if data is None else _decode(data)
-        except UNDECODABLE:
-            return None
+        return decoded(await self._bus.read(STATUS_TABLE, self._key), AgentStatus)
 
     def _refusal(self, place: str, incarnation: str) -> NodeRefused:
         house = self._house

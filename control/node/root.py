@@ -33,7 +33,7 @@ from control.node.reload import ReloadRefused, other_tables, reload
 from control.node.run_folder import ReloadFacts, RootState, RunFolder, outlived
 from engine.config import Config
 from engine.observe.logs import configure_logs
-from engine.runtime.crash import Crash, leaves_of, log_crash
+from engine.runtime.crash import Crash, leaf_of, log_crash
 from engine.runtime.spec import ChildSpec, Restart, SupervisorSpec
 from engine.runtime.supervisor import SupervisorGaveUp, Tree
 
@@ -287,7 +287,7 @@ class Root:
             more = f"; it is started again ({count} of {RESTARTS_MAX} times)" if again else ""
             self._output.say(f"{crash.text}{more}", "error")
             self._notifier.status(f"{crash.text}{more}")
-        elif isinstance(leaves_of(error)[0], SupervisorGaveUp):
+        elif isinstance(leaf_of(error), SupervisorGaveUp):
             self.error = self.error or last_error(error)
             self._output.say(f"the node ends: {self.error}", "critical")
             self.state = "stopping"
@@ -298,9 +298,9 @@ class Root:
 
 def last_error(error: BaseException) -> str:
     """What lies behind a supervisor that gave up."""
-    error = leaves_of(error)[0]
+    error = leaf_of(error)
     while isinstance(error, SupervisorGaveUp) and error.__cause__ is not None:
-        error = leaves_of(error.__cause__)[0]
+        error = leaf_of(error.__cause__)
     return str(error)
 
 

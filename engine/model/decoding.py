@@ -5,6 +5,18 @@ RecursionError. Whoever decodes what came over a bus, a pipe or a disk that othe
 an entry that crashes its reader would come again after each restart.
 """
 
+from typing import TypeVar
+
 import msgspec
 
 UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+T = TypeVar("T")
+
+
+def decoded(row: bytes | None, kind: type[T]) -> T | None:
+    """A row of JSON as `kind`; None where there is none, or one that says nothing to us."""
+    try:
+        return None if row is None else msgspec.json.decode(row, type=kind)
+    except UNDECODABLE:
+        return None

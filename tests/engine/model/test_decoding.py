@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from engine.model.decoding import UNDECODABLE
+from engine.model.decoding import UNDECODABLE, decoded
 from engine.model.submission import decode_submission
 
 
@@ -23,3 +23,9 @@ def test_json_that_cannot_be_decoded_is_one_kind_of_trouble(octets: bytes) -> No
 def test_a_submission_that_cannot_be_decoded_is_the_same_kind(octets: bytes) -> None:
     with pytest.raises(UNDECODABLE):
         decode_submission(octets)
+
+
+@pytest.mark.parametrize("row", [None, b"", b"{", b"7", b'{"a":"\xff"}', b'{"a":' * 100_000])
+def test_a_row_that_says_nothing_is_none(row: bytes | None) -> None:
+    assert decoded(row, dict[str, int]) is None
+    assert decoded(b'{"a":1}', dict[str, int]) == {"a": 1}
